@@ -1,0 +1,261 @@
+"""The one artefact rule: files appear whole or not at all, and each says what it was made from.
+
+No other module opens a file for writing (a test walks the AST). A stage's folder is a `Ledger`: each artefact has a
+receipt holding the digest of its inputs and of its bytes. What has a valid receipt for the same inputs is skipped, so
+resuming is no feature of a stage but how every stage works. Receipts hold no clock, host or absolute path: the same
+inputs give the same bytes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = "1.0"
+RECEIPTS = ".receipts"
+_TEMPORARY = ".tmp"
+_VERSIONED = (
+    "histokin",
+    "numpy",
+    "pyarrow",
+    "h5py",
+    "torch",
+    "timm",
+    "opencv-python-headless",
+    "openslide-python",
+)
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, tuples, paths and numpy scalars into what JSON knows; NaN and infinities into None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
+        return plain(value.tolist())
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """Sorted keys, no spaces, shortest round-trip floats: equal content gives equal text."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, flush it to disk and rename it.
+
+    The temporary name keeps the suffix, since some writers choose their format by it. Nothing is left behind when the
+    block raises; what a killed process left is removed by `sweep`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with `\\n` line ends, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON with sorted keys; equal content gives equal bytes."""
+    write_text(path, json.dumps(plain(value), sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Append one JSON line to a log (the only files that grow; a torn last line is dropped by `read_lines`)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write((canonical_json(value) + "\n").encode())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a last line torn by a kill is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a name is one that `writing` gives out."""
+    return path.name.startswith(".") and _TEMPORARY in path.suffixes[-2:]
+
+
+def sweep(folder: Path) -> int:
+    """Remove temporary files that no living process of this machine owns; returns how many were removed."""
+    n_removed = 0
+    for path in folder.rglob(".*"):
+        if is_temporary(path) and not _is_owner_alive(path):
+            path.unlink(missing_ok=True)
+            n_removed += 1
+    return n_removed
+
+
+def _is_owner_alive(path: Path) -> bool:
+    owner = path.name.split(_TEMPORARY)[0].rsplit(".", 1)[-1].split("-")[0]
+    if not owner.isdigit() or int(owner) == os.getpid():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def versions() -> dict[str, str]:
+    """Versions of what an artefact's bytes may depend on."""
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one artefact is: the digests of what went in and came out, and its state in words.
+
+    `status` is done, empty, failed or skipped; `facts` are numbers worth keeping (tiles by status, sizes).
+    """
+
+    key: str
+    file: str
+    inputs: str
+    digest: str
+    n_bytes: int
+    status: str = "done"
+    reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Ledger:
+    """The artefacts of one stage in one folder, each with its receipt.
+
+    Args:
+        folder: where the artefacts lie; receipts go to `.receipts/` inside it.
+        stage: the stage's name, written into the manifest.
+        spec: everything the stage's result depends on besides an artefact's own inputs (dataclass or mapping); any
+            change, also a new field, invalidates every artefact of the folder.
+    """
+
+    def __init__(self, folder: Path, stage: str, spec: Any) -> None:
+        self.folder, self.stage, self.spec = folder, stage, plain(spec)
+
+    def inputs_digest(self, inputs: Any) -> str:
+        """The digest under which an artefact made from `inputs` is filed."""
+        return digest_of({"stage": self.stage, "spec": self.spec, "inputs": inputs, "format": FORMAT_VERSION})
+
+    def find(self, key: str, inputs: Any) -> Receipt | None:
+        """The receipt of `key` if it was made from the same inputs and its file is still whole, else None."""
+        receipt = self.read(key)
+        if receipt is None or receipt.inputs != self.inputs_digest(inputs):
+            return None
+        file = self.folder / receipt.file
+        if receipt.file and (not file.exists() or file.stat().st_size != receipt.n_bytes):
+            return None
+        return receipt
+
+    def read(self, key: str) -> Receipt | None:
+        """The receipt of `key`, whatever its inputs were."""
+        path = self._receipt_path(key)
+        if not path.exists():
+            return None
+        try:
+            return Receipt(**json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, TypeError):
+            return None  # another format version: made anew
+
+    def commit(
+        self,
+        key: str,
+        inputs: Any,
+        file: Path | None,
+        *,
+        status: str = "done",
+        reason: str = "",
+        **facts: Any,
+    ) -> Receipt:
+        """File the receipt of an artefact that was just written (`file` None: there is none, `reason` says why)."""
+        receipt = Receipt(
+            key=key,
+            file=file.relative_to(self.folder).as_posix() if file else "",
+            inputs=self.inputs_digest(inputs),
+            digest=digest_file(file) if file else "",
+            n_bytes=file.stat().st_size if file else 0,
+            status=status,
+            reason=reason,
+            facts=plain(facts),
+        )
+        write_json(self._receipt_path(key), receipt)
+        return receipt
+
+    def write_manifest(self, keys: list[str]) -> dict[str, Any]:
+        """Merge the receipts of `keys` into `manifest.json`; returns what was written."""
+        entries = [receipt for key in sorted(keys) if (receipt := self.read(key)) is not None]
+        manifest = {
+            "format": "manifest",
+            "format_version": FORMAT_VERSION,
+            "stage": self.stage,
+            "spec": self.spec,
+            "spec_digest": digest_of(self.spec),
+            "versions": versions(),
+            "entries": [plain(entry) for entry in entries],
+        }
+        write_json(self.folder / "manifest.json", manifest)
+        return manifest
+
+    def _receipt_path(self, key: str) -> Path:
+        return self.folder / RECEIPTS / f"{key}.json"

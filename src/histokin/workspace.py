@@ -1,0 +1,111 @@
+"""Where everything is on disk: one folder, one layout, one format version.
+
+WORK/
+  histokin.json              format version, name
+  cohort.parquet             slides, patients, labels, states
+  thumbnails/ID.jpg  masks/ID.png
+  tiles/SPEC/ID.parquet      one table a slide
+  runs/NAME/                 recipe.yaml, metrics.jsonl, checkpoints/, encoder/
+  embeddings/SPEC/ENCODER/ID.h5
+  evaluation/NAME/
+  cache/                     may be deleted at any time
+  report/index.html          report/report.json
+  log.jsonl
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from histokin.artefacts import append_line, sweep, write_json
+from histokin.errors import WorkspaceError
+
+FORMAT = "histokin-workspace"
+FORMAT_MAJOR = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of one workspace; makes no folder until something is written."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, root: Path | str) -> "Workspace":
+        """Open the workspace at `root`, making it if there is none; refuses a folder that holds something else."""
+        work = cls(Path(root))
+        if work.marker.exists():
+            return cls.open(root)
+        if work.root.exists() and any(p for p in work.root.iterdir() if not p.name.startswith(".")):
+            raise WorkspaceError("the folder is not empty and is no workspace", work.root, "Choose another --out.")
+        write_json(
+            work.marker,
+            {"format": FORMAT, "format_version": f"{FORMAT_MAJOR}.0", "name": work.root.resolve().name},
+        )
+        return work
+
+    @classmethod
+    def open(cls, root: Path | str) -> "Workspace":
+        """Open an existing workspace and clear away what killed processes left.
+
+        Raises:
+            WorkspaceError: no workspace there, or one of a newer format.
+        """
+        work = cls(Path(root))
+        if not work.marker.exists():
+            raise WorkspaceError("no workspace here", work.root, "Make one with `histokin run SLIDES --out WORK`.")
+        found = json.loads(work.marker.read_text(encoding="utf-8"))
+        if found.get("format") != FORMAT or int(str(found.get("format_version", "0")).split(".")[0]) != FORMAT_MAJOR:
+            raise WorkspaceError(
+                f"the workspace has format {found.get('format_version')}, this program knows {FORMAT_MAJOR}.x",
+                work.root,
+                "Open it with the histokin version that wrote it.",
+            )
+        sweep(work.root)
+        return work
+
+    @property
+    def marker(self) -> Path:
+        return self.root / "histokin.json"
+
+    @property
+    def cohort(self) -> Path:
+        return self.root / "cohort.parquet"
+
+    @property
+    def thumbnails(self) -> Path:
+        return self.root / "thumbnails"
+
+    @property
+    def masks(self) -> Path:
+        return self.root / "masks"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def tiles(self, spec_id: str) -> Path:
+        """Folder of the tile tables of one `TileSpec`."""
+        return self.root / "tiles" / spec_id
+
+    def run(self, name: str) -> Path:
+        """Folder of one pretraining run."""
+        return self.root / "runs" / name
+
+    def embeddings(self, spec_id: str, encoder_id: str) -> Path:
+        """Folder of one embedding store: the tiles' spec, then the encoder's short fingerprint."""
+        return self.root / "embeddings" / spec_id / encoder_id
+
+    def evaluation(self, name: str) -> Path:
+        """Folder of one evaluation."""
+        return self.root / "evaluation" / name
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Note an event with the time; `log.jsonl` is the only place where clock times and rates are kept."""
+        append_line(self.root / "log.jsonl", {"time": round(time.time(), 3), "event": event, **facts})
