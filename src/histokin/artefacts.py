@@ -36,14 +36,14 @@ _VERSIONED = (
 
 def plain(value: Any) -> Any:
     """Turn dataclasses, tuples, paths and numpy scalars into what JSON knows; NaN and infinities into None."""
+    if type(value).__module__ == "numpy":  # scalars and arrays, without importing numpy
+        return plain(value.tolist())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
-        return plain(value.tolist())
     if isinstance(value, Path):
         return value.as_posix()
     if isinstance(value, float) and not math.isfinite(value):

@@ -6,7 +6,7 @@ Rooms take a `Reporter` and know nothing of terminals; `silent` is the default e
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
@@ -25,14 +25,7 @@ class Task(Protocol):
 class Reporter(Protocol):
     """Opens the line of one stage; `total` in units, None if unknown."""
 
-    def __call__(self, stage: str, total: float | None, unit: str) -> "TaskContext": ...
-
-
-class TaskContext(Protocol):
-    """A task that is closed when its stage ends, however it ends."""
-
-    def __enter__(self) -> Task: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
+    def __call__(self, stage: str, total: float | None, unit: str) -> AbstractContextManager[Task]: ...
 
 
 class _Nothing:

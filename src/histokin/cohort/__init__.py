@@ -1,0 +1,10 @@
+"""Cohort: the table of slides, patients and labels; the inventory with each slide's state; folders of ready tiles.
+
+Knows nothing of models.
+"""
+
+from histokin.cohort.inventory import take_inventory
+from histokin.cohort.records import Cohort, SlideRecord, TileRow, file_name_of
+from histokin.cohort.states import Kind, State
+
+__all__ = ["Cohort", "Kind", "SlideRecord", "State", "TileRow", "file_name_of", "take_inventory"]

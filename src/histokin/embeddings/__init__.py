@@ -1,0 +1,22 @@
+"""Embeddings: one HDF5 a slide, a store of them, and the stage that fills it.
+
+Knows nothing of networks.
+"""
+
+from histokin.embeddings.embedder import TileEmbedder, short_id
+from histokin.embeddings.file import SlideEmbeddings, read_embeddings, write_embeddings
+from histokin.embeddings.stage import EmbedOutcome, check_fit, embed_cohort
+from histokin.embeddings.store import Embeddings, EmbeddingStore
+
+__all__ = [
+    "EmbedOutcome",
+    "EmbeddingStore",
+    "Embeddings",
+    "SlideEmbeddings",
+    "TileEmbedder",
+    "check_fit",
+    "embed_cohort",
+    "read_embeddings",
+    "short_id",
+    "write_embeddings",
+]

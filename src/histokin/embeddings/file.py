@@ -1,0 +1,140 @@
+"""One slide's embeddings: an HDF5 file that CLAM- and TRIDENT-style readers open.
+
+`/features` (n, d), `/coords` (n, 2) int64 top-left in level-0 px (-1 without coordinates), `/tile_id` (n,) row in the
+tile table. Contiguous and uncompressed: 33 times faster to read whole than one row a chunk. Nothing in it tells time,
+host or path, so equal content gives equal bytes. `complete` is written last: a file killed after a flush opens
+normally and reads zeros.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from histokin.artefacts import canonical_json, versions, writing
+from histokin.errors import StoreError
+from histokin.tiles import TileSpec, TileTable
+
+FORMAT_VERSION = "1.0"
+_LIBVER = ("earliest", "v110")  # h5py's default range changes with its version, and with it the bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SlideEmbeddings:
+    """What one file holds.
+
+    Attributes:
+        features: (n, d) float16 or float32, not normalised.
+        coords: (n, 2) int64.
+        tile_id: (n,) int64.
+        attrs: root attributes.
+    """
+
+    features: NDArray[Any]
+    coords: NDArray[np.int64]
+    tile_id: NDArray[np.int64]
+    attrs: dict[str, Any]
+
+
+def write_embeddings(
+    path: Path,
+    features: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    table: TileTable,
+    spec: TileSpec,
+    *,
+    encoder: str,
+    fingerprint: str,
+    empty_reason: str = "",
+) -> None:
+    """Write one slide's file, whole or not at all.
+
+    Args:
+        path: the file.
+        features: (n, d); stored as float16, or float32 where a value would overflow.
+        rows: (n,) rows of `table` that the features belong to.
+        table: the slide's tile table.
+        spec: its tiling.
+        encoder, fingerprint: what made the features.
+        empty_reason: why there are none, if there are none.
+    """
+    dtype = np.float16 if features.size == 0 or float(np.abs(features).max()) < 6e4 else np.float32
+    slide_mpp = float(table.meta["mpp"] or 0)
+    coords = np.stack([table.numpy("x")[rows], table.numpy("y")[rows]], axis=1).astype(np.int64)
+    with writing(path) as temporary, h5py.File(temporary, "w", libver=_LIBVER) as opened:
+        file: Any = opened  # h5py's types promise only that an item is something
+        file["features"] = features.astype(dtype)
+        file["coords"] = coords
+        file["tile_id"] = rows.astype(np.int64)
+        file["features"].attrs.update({"encoder": encoder, "name": str(table.meta["slide"]), "normalized": 0})
+        file["coords"].attrs.update(_trident_attrs(table, spec, slide_mpp))
+        file.create_group("histokin")["provenance"] = canonical_json({"versions": versions(), "tiles": spec})
+        file.attrs.update(
+            {
+                "histokin_format": "embeddings",
+                "format_version": FORMAT_VERSION,
+                "slide_id": str(table.meta["slide"]),
+                "patient": _patient(table),
+                "content_key": str(table.meta["content_key"]),
+                "grid_id": spec.spec_id,
+                "encoder": encoder,
+                "encoder_fingerprint": fingerprint,
+                "mpp": float(spec.mpp),
+                "slide_mpp_x": slide_mpp,
+                "slide_mpp_y": slide_mpp,
+                "mpp_source": str(table.meta["mpp_source"]),
+                "tile_size_px": spec.tile_px,
+                "tile_size_um_exact": float(spec.tile_um),
+                "stride_um": float(spec.step_px * spec.mpp),
+                "coords_origin": "level0_topleft",
+                "n_tiles": len(rows),
+            }
+        )
+        if len(rows) == 0:
+            file.attrs["empty_reason"] = empty_reason or "no tile could be read"
+        file.attrs["complete"] = 1
+
+
+def _patient(table: TileTable) -> str:
+    patients = set(table.numpy("patient"))
+    return patients.pop() if len(patients) == 1 else ""
+
+
+def _trident_attrs(table: TileTable, spec: TileSpec, slide_mpp: float) -> dict[str, Any]:
+    """TRIDENT's attributes with true magnifications (10 / mpp), so that it cuts the true scale, not its bins."""
+    side = round(spec.tile_um / slide_mpp) if slide_mpp else spec.tile_px
+    return {
+        "patch_size": spec.tile_px,
+        "patch_size_level0": side,
+        "level0_magnification": 10 / slide_mpp if slide_mpp else 0.0,
+        "target_magnification": 10 / spec.mpp,
+        "overlap": spec.tile_px - spec.step_px,
+        "name": str(table.meta["slide"]),
+        "savetodir": "",
+        "level0_width": int(table.meta["width"]),
+        "level0_height": int(table.meta["height"]),
+    }
+
+
+def read_embeddings(path: Path) -> SlideEmbeddings:
+    """Read one slide's file.
+
+    Raises:
+        StoreError: not an embedding file of ours, unfinished, or its parts disagree.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as opened:
+            file: Any = opened
+            attrs: dict[str, Any] = dict(file.attrs)
+            if attrs.get("histokin_format") != "embeddings":
+                raise StoreError("this is no histokin embedding file", path, "Make it with `histokin embed`.")
+            data = SlideEmbeddings(file["features"][:], file["coords"][:], file["tile_id"][:], attrs)
+    except (OSError, KeyError) as error:
+        raise StoreError(f"the file cannot be read ({error})", path, "Run `histokin embed` again.") from error
+    n = {len(data.features), len(data.coords), len(data.tile_id), int(attrs.get("n_tiles", -1))}
+    if attrs.get("complete") != 1 or len(n) != 1:
+        raise StoreError("the file is unfinished or damaged", path, "Delete it and run `histokin embed` again.")
+    return data

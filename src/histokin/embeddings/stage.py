@@ -1,0 +1,126 @@
+"""The embed stage: stream every slide's tiles once through one or several embedders, one file a slide and embedder.
+
+It lives below the networks because the floors (colour, texture) are embedders too and need none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from histokin.artefacts import Ledger
+from histokin.cohort import SlideRecord
+from histokin.embeddings.embedder import TileEmbedder, short_id
+from histokin.embeddings.file import write_embeddings
+from histokin.errors import EncoderMismatch, SlideError
+from histokin.progress import Reporter, silent
+from histokin.tiles import Tiling, open_tiles
+from histokin.workspace import Workspace
+
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOutcome:
+    """What the stage did.
+
+    Attributes:
+        folders: the store of each embedder, by name.
+        n_tiles: vectors in each store.
+        failed: slides that could not be read to the end, with the reason.
+    """
+
+    folders: dict[str, Path]
+    n_tiles: int
+    failed: tuple[SlideRecord, ...]
+
+
+def check_fit(embedder: TileEmbedder, tiling: Tiling) -> None:
+    """Refuse tiles that an encoder was not made for.
+
+    Raises:
+        EncoderMismatch: says both sides.
+    """
+    spec = tiling.spec
+    is_px_wrong = embedder.tile_px is not None and embedder.tile_px != spec.tile_px
+    is_mpp_wrong = embedder.mpp is not None and abs(embedder.mpp / spec.mpp - 1) > 0.01
+    if is_px_wrong or is_mpp_wrong:
+        raise EncoderMismatch(
+            f"encoder: tiles of {embedder.tile_px} px at {embedder.mpp:g} mpp, these: {spec}",
+            embedder.name,
+            "Tile with the encoder's --tile-px and --tile-mpp.",
+        )
+
+
+def embed_cohort(
+    work: Workspace, tiling: Tiling, embedders: Sequence[TileEmbedder], report: Reporter = silent
+) -> EmbedOutcome:
+    """Embed every slide that has tiles; what is done already is skipped.
+
+    A slide that turns out to be damaged becomes `failed`, the rest goes on.
+
+    Raises:
+        EncoderMismatch: an encoder was made for other tiles.
+    """
+    for embedder in embedders:
+        check_fit(embedder, tiling)
+    ledgers = {e.name: _ledger(work, tiling, e) for e in embedders}
+    failed, n_tiles = [], 0
+    with report("embed", tiling.n_tiles, "tiles") as task:
+        for record in tiling.records:
+            inputs = {"table": tiling.receipts[record.slide].digest}
+            todo = [e for e in embedders if ledgers[e.name].find(record.file_name, inputs) is None]
+            try:
+                n_tiles += _embed_slide(tiling, record, todo, ledgers, inputs) if todo else 0
+            except SlideError as error:
+                failed.append(record.with_state("damaged", f"{error.what}. {error.remedy}"))
+            task.advance(tiling.receipts[record.slide].facts["n_kept"], note=record.slide)
+    names = [record.file_name for record in tiling.records]
+    for ledger in ledgers.values():
+        ledger.write_manifest(names)
+    return EmbedOutcome({name: ledger.folder for name, ledger in ledgers.items()}, n_tiles, tuple(failed))
+
+
+def _ledger(work: Workspace, tiling: Tiling, embedder: TileEmbedder) -> Ledger:
+    folder = work.embeddings(tiling.spec.spec_id, short_id(embedder.fingerprint))
+    return Ledger(folder, "embeddings", {"encoder": embedder.name, "fingerprint": embedder.fingerprint})
+
+
+def _embed_slide(
+    tiling: Tiling,
+    record: SlideRecord,
+    embedders: Sequence[TileEmbedder],
+    ledgers: dict[str, Ledger],
+    inputs: object,
+) -> int:
+    table = tiling.table(record)
+    source = open_tiles(tiling.cohort, record, table, tiling.spec)
+    rows: list[np.ndarray] = []
+    features: dict[str, list[np.ndarray]] = {e.name: [] for e in embedders}
+    for batch in source.stream(BATCH):
+        rows.append(batch.rows)
+        for embedder in embedders:
+            features[embedder.name].append(embedder.embed(batch.pixels))
+    joined = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    for embedder in embedders:
+        own = features[embedder.name]
+        path = ledgers[embedder.name].folder / f"{record.file_name}.h5"
+        write_embeddings(
+            path,
+            np.concatenate(own) if own else np.zeros((0, embedder.dim), np.float32),
+            joined,
+            table,
+            tiling.spec,
+            encoder=embedder.name,
+            fingerprint=embedder.fingerprint,
+        )
+        ledgers[embedder.name].commit(
+            record.file_name,
+            inputs,
+            path,
+            status="done" if len(joined) else "empty",
+            n_tiles=len(joined),
+            n_corrupt=source.n_corrupt,
+        )
+    return len(joined)

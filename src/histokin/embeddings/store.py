@@ -1,0 +1,103 @@
+"""`EmbeddingStore`: a folder with one file a slide, all of one encoder and one tiling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histokin.embeddings.file import SlideEmbeddings, read_embeddings
+from histokin.errors import EncoderMismatch, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of many slides in one matrix.
+
+    Attributes:
+        features: (n, d) float32.
+        slide: (n,) int32 number in `slides`.
+        slides: slide ids in order.
+        tile_id: (n,) row in the slide's tile table.
+        coords: (n, 2) level-0 px.
+    """
+
+    features: NDArray[np.float32]
+    slide: NDArray[np.int32]
+    slides: tuple[str, ...]
+    tile_id: NDArray[np.int64]
+    coords: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def bag(self, number: int) -> NDArray[np.float32]:
+        """The vectors of one slide, (n_i, d)."""
+        return self.features[self.slide == number]
+
+
+class EmbeddingStore:
+    """Read access to the embeddings of a cohort.
+
+    Raises:
+        StoreError: the folder holds no embeddings.
+        EncoderMismatch: it holds vectors of different encoders or tilings; both are named.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._paths = sorted(self.folder.glob("*.h5"))
+        if not self._paths:
+            raise StoreError("no embeddings here", self.folder, "Make them with `histokin embed`.")
+        self._first = read_embeddings(self._paths[0]).attrs
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def encoder(self) -> str:
+        return str(self._first["encoder"])
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self._first["encoder_fingerprint"])
+
+    @property
+    def grid_id(self) -> str:
+        return str(self._first["grid_id"])
+
+    def slides(self) -> Iterator[SlideEmbeddings]:
+        """Each slide's embeddings in order of file name.
+
+        Raises:
+            EncoderMismatch: a file was made by another encoder or from other tiles.
+        """
+        for path in self._paths:
+            found = read_embeddings(path)
+            self._check(path, found.attrs)
+            yield found
+
+    def load(self) -> Embeddings:
+        """All vectors as one float32 matrix; slides without tiles are left out."""
+        parts = [part for part in self.slides() if len(part.features)]
+        if not parts:
+            raise StoreError("not one slide has tiles", self.folder, "See the states of `histokin info`.")
+        return Embeddings(
+            features=np.concatenate([p.features.astype(np.float32) for p in parts]),
+            slide=np.repeat(np.arange(len(parts), dtype=np.int32), [len(p.features) for p in parts]),
+            slides=tuple(str(p.attrs["slide_id"]) for p in parts),
+            tile_id=np.concatenate([p.tile_id for p in parts]),
+            coords=np.concatenate([p.coords for p in parts]),
+        )
+
+    def _check(self, path: Path, attrs: dict[str, Any]) -> None:
+        for key in ("encoder_fingerprint", "grid_id"):
+            if attrs[key] != self._first[key]:
+                raise EncoderMismatch(
+                    f"{key} differs: {self._first['encoder']} {self._first[key]} in the store, "
+                    f"{attrs['encoder']} {attrs[key]} in this file",
+                    path,
+                    "Keep the embeddings of each encoder in a folder of their own.",
+                )

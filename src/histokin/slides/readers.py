@@ -1,0 +1,211 @@
+"""The readers behind one small protocol: OpenSlide for whole-slide formats, decoded pictures for the rest."""
+
+import struct
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histokin.errors import SlideUnreadable, SlideUnsupported
+from histokin.slides.info import Level
+
+# A plain picture is decoded whole; 400 megapixels are 1.2 GB. Larger ones belong into a pyramid.
+MAX_PLAIN_PIXELS = 400_000_000
+
+Pixels = NDArray[np.uint8]
+
+
+class Reader(Protocol):
+    """What a slide needs of a file format; the fast tile reader will be another of these."""
+
+    name: str
+    vendor: str
+    levels: tuple[Level, ...]
+    stated_mpp: tuple[float | None, float | None]
+
+    def read(self, x: int, y: int, w: int, h: int, level: int) -> Pixels:
+        """Pixels (h, w, 3) uint8; x, y in level-0 px, w, h in px of that level; white outside the slide."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back."""
+        ...
+
+
+class OpenSlideReader:
+    """Any format that OpenSlide knows."""
+
+    name = "openslide"
+
+    def __init__(self, path: Path) -> None:
+        import openslide
+
+        self._path = path
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise SlideUnreadable(
+                f"OpenSlide cannot open it ({error})", path, "Check that the file is complete."
+            ) from error
+        self.vendor = str(self._slide.properties.get("openslide.vendor", "unknown"))
+        (w0, h0), *_ = dims = self._slide.level_dimensions
+        self.levels = tuple(Level.of(w, h, w0, h0) for w, h in dims)
+        self.stated_mpp = (self._number("openslide.mpp-x"), self._number("openslide.mpp-y"))
+
+    def _number(self, key: str) -> float | None:
+        try:
+            return float(self._slide.properties[key])
+        except (KeyError, ValueError):
+            return None
+
+    def read(self, x: int, y: int, w: int, h: int, level: int) -> Pixels:
+        """Read a region; areas outside the slide and unscanned blocks come back white."""
+        import openslide
+
+        try:
+            rgba = np.asarray(self._slide.read_region((x, y), level, (w, h)))
+        except openslide.OpenSlideError as error:
+            # A handle that failed once fails for ever after, also for good tiles: take a fresh one.
+            self._slide.close()
+            self._slide = openslide.OpenSlide(self._path)
+            raise SlideUnreadable(
+                f"pixels at {x}, {y} (level {level}) cannot be decoded ({error})", self._path, "The file is damaged."
+            ) from error
+        alpha = rgba[..., 3]
+        rgb = rgba[..., :3]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(rgb)
+        weight = alpha[..., None].astype(np.uint16)
+        return ((rgb * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+
+    def close(self) -> None:
+        """Close the OpenSlide handle."""
+        self._slide.close()
+
+
+class PictureReader:
+    """A plain JPEG, PNG or TIFF: decoded once, one level, no pixel size of its own."""
+
+    name = "picture"
+    stated_mpp: tuple[float | None, float | None] = (None, None)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.vendor, self._pixels = _decode_picture(path)
+        h, w = self._pixels.shape[:2]
+        self.levels = (Level(w, h, 1.0, 1.0),)
+
+    def read(self, x: int, y: int, w: int, h: int, level: int) -> Pixels:
+        """Cut a region; white outside the picture."""
+        if level != 0:
+            raise ValueError(f"a plain picture has level 0 only, got {level}")
+        height, width = self._pixels.shape[:2]
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+        if (x0, y0, x1, y1) == (x, y, x + w, y + h):
+            return self._pixels[y0:y1, x0:x1].copy()
+        out = np.full((h, w, 3), 255, np.uint8)
+        if x1 > x0 and y1 > y0:
+            out[y0 - y : y1 - y, x0 - x : x1 - x] = self._pixels[y0:y1, x0:x1]
+        return out
+
+    def close(self) -> None:
+        """Let go of the pixels."""
+        self._pixels = np.empty((0, 0, 3), np.uint8)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height from the header of a JPEG, PNG or TIFF, without decoding it.
+
+    Raises:
+        SlideUnreadable: none of these formats, or the header is damaged.
+    """
+    head = _head(path, 32)
+    try:
+        if head[:3] == b"\xff\xd8\xff":
+            import simplejpeg
+
+            height, width, *_ = simplejpeg.decode_jpeg_header(path.read_bytes(), strict=False)
+            return int(width), int(height)
+        if head[:8] == b"\x89PNG\r\n\x1a\n":
+            width, height = struct.unpack(">II", head[16:24])
+            return width, height
+        if head[:4] in _TIFF_MAGIC:
+            return _tiff_size(path)
+    except (ValueError, struct.error) as error:
+        raise SlideUnreadable(f"the header is damaged ({error})", path, "Replace the file.") from error
+    raise SlideUnreadable("neither a slide nor a JPEG, PNG or TIFF", path, "Remove it from the cohort.")
+
+
+_TIFF_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def _head(path: Path, n: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(n)
+
+
+def _tiff_size(path: Path) -> tuple[int, int]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            page: Any = file.pages[0]
+            return int(page.imagewidth), int(page.imagelength)
+    except (tifffile.TiffFileError, IndexError, OSError, struct.error) as error:
+        raise SlideUnreadable(
+            f"the TIFF directory cannot be read ({error}); the file is probably truncated", path, "Copy it again."
+        ) from error
+
+
+def _decode_picture(path: Path) -> tuple[str, Pixels]:
+    width, height = picture_size(path)
+    if width * height > MAX_PLAIN_PIXELS:
+        raise SlideUnsupported(
+            f"a plain picture of {width} x {height} px would take {width * height * 3 / 1e9:.1f} GB",
+            path,
+            "Convert it to a tiled pyramidal TIFF.",
+        )
+    head = _head(path, 8)
+    try:
+        if head[:3] == b"\xff\xd8\xff":
+            import simplejpeg
+
+            # strict: a truncated JPEG is an error, not a half grey picture
+            return "jpeg", simplejpeg.decode_jpeg(path.read_bytes(), colorspace="RGB")
+        if head[:4] in _TIFF_MAGIC:
+            return "tiff", _decode_tiff(path)
+        import cv2
+
+        picture = cv2.imdecode(
+            np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except ValueError as error:
+        raise SlideUnreadable(f"the picture cannot be decoded ({error})", path, "Replace the file.") from error
+    if picture is None:
+        raise SlideUnreadable("the picture cannot be decoded", path, "Replace the file.")
+    return "png", np.asarray(picture, np.uint8)
+
+
+def _decode_tiff(path: Path) -> Pixels:
+    import tifffile
+
+    try:
+        array = np.asarray(tifffile.imread(path, key=0))
+    except (tifffile.TiffFileError, ValueError, OSError, KeyError) as error:
+        raise SlideUnreadable(f"the TIFF cannot be decoded ({error})", path, "Replace the file.") from error
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] < 3):
+        raise SlideUnsupported(
+            f"pixels are {array.dtype} of shape {array.shape}, not 8-bit colour", path, "Convert it to 8-bit RGB."
+        )
+    return np.ascontiguousarray(array[..., :3] if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2))
+
+
+def open_reader(path: Path) -> tuple[Reader, str]:
+    """The reader for a file, chosen by content (never by extension), and why."""
+    import openslide
+
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor is not None:
+        return OpenSlideReader(path), f"OpenSlide recognises {vendor}"
+    return PictureReader(path), "no whole-slide format: decoded as a plain picture"
