@@ -1,5 +1,68 @@
-"""histokin: from a folder of whole-slide images to an encoder, a tissue search and honest figures."""
+"""histokin: from a folder of whole-slide images to an encoder, a tissue search and honest figures.
 
-from importlib.metadata import version
+The dozen names of the public surface, loaded when they are first used: `import histokin` loads neither torch nor NumPy.
+"""
 
-__version__ = version("histokin")
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from histokin.cohort import Cohort as Cohort
+    from histokin.cohort import take_inventory as take_inventory
+    from histokin.embeddings import EmbeddingStore as EmbeddingStore
+    from histokin.encoders import load_encoder as load_encoder
+    from histokin.evaluate import evaluate_retrieval as evaluate_retrieval
+    from histokin.learn import pretrain as pretrain
+    from histokin.pipeline.demo import demo as demo
+    from histokin.pipeline.run import RunSpec as RunSpec
+    from histokin.pipeline.run import run as run
+    from histokin.slides import open_slide as open_slide
+    from histokin.tiles import TileSpec as TileSpec
+    from histokin.tiles import TileTable as TileTable
+    from histokin.workspace import Workspace as Workspace
+
+_HOMES = {
+    "Cohort": "histokin.cohort",
+    "EmbeddingStore": "histokin.embeddings",
+    "RunSpec": "histokin.pipeline.run",
+    "TileSpec": "histokin.tiles",
+    "TileTable": "histokin.tiles",
+    "Workspace": "histokin.workspace",
+    "demo": "histokin.pipeline.demo",
+    "evaluate_retrieval": "histokin.evaluate",
+    "load_encoder": "histokin.encoders",
+    "open_slide": "histokin.slides",
+    "pretrain": "histokin.learn",
+    "run": "histokin.pipeline.run",
+    "take_inventory": "histokin.cohort",
+}
+
+__all__ = [
+    "Cohort",
+    "EmbeddingStore",
+    "RunSpec",
+    "TileSpec",
+    "TileTable",
+    "Workspace",
+    "demo",
+    "evaluate_retrieval",
+    "load_encoder",
+    "open_slide",
+    "pretrain",
+    "run",
+    "take_inventory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("histokin")
+    if name not in _HOMES:
+        raise AttributeError(f"histokin has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -54,7 +54,7 @@ class PackedTiles:
     Attributes:
         px, mpp: side and pixel size of the tiles.
         slides: (n,) int32 number of each tile's slide in `names`.
-        rows: (n,) int64 row in its slide's tile table.
+        table_rows: (n,) int64 row in its slide's tile table.
         names: the packs' names, in order.
         digest: identity of the whole set.
     """
@@ -66,21 +66,21 @@ class PackedTiles:
         indexes = [np.load(folder / f"{name}.npy", allow_pickle=False) for name in self.names]
         joined = np.concatenate(indexes) if indexes else np.zeros((0, 3), np.int64)
         self.slides = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(i) for i in indexes])
-        self.rows, self._offset, self._length = joined.T
+        self.table_rows, self._offset, self._length = joined.T
         self._folder = folder
         self._files: OrderedDict[int, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.slides)
 
-    def read(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode tiles (B,) by number into (B, px, px, 3) uint8.
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode tiles by number, (B,) int64, into (B, px, px, 3) uint8.
 
         Raises:
             TableError: the cache is damaged; it may be deleted and is made again.
         """
-        out = np.empty((len(numbers), self.px, self.px, 3), np.uint8)
-        for i, number in enumerate(numbers):
+        out = np.empty((len(rows), self.px, self.px, 3), np.uint8)
+        for i, number in enumerate(rows):
             data = os.pread(self._file(int(self.slides[number])), int(self._length[number]), int(self._offset[number]))
             try:
                 simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out[i])

@@ -69,8 +69,10 @@ class _Collector:
 class SlideTiles:
     """Tiles of a grid, read from the slide at their true mpp."""
 
-    def __init__(self, path: Path, given_mpp: float | None, table: TileTable, spec: TileSpec) -> None:
-        self._path, self._given_mpp, self._table, self._spec = path, given_mpp, table, spec
+    def __init__(
+        self, path: Path, given_mpp: float | None, table: TileTable, spec: TileSpec, rows: NDArray[np.int64]
+    ) -> None:
+        self._path, self._given_mpp, self._table, self._spec, self._rows = path, given_mpp, table, spec, rows
         self.n_corrupt = 0
 
     def stream(self, batch: int) -> Iterator[TileBatch]:
@@ -79,7 +81,7 @@ class SlideTiles:
         Raises:
             SlideUnreadable: more than 20 tiles could not be decoded.
         """
-        rows = self._table.kept
+        rows = self._rows
         collector = _Collector(batch)
         with open_slide(self._path, self._given_mpp) as slide:
             plan = plan_read(slide.info, self._spec.mpp, self._spec.tile_px)
@@ -106,13 +108,13 @@ class SlideTiles:
 class GivenTiles:
     """Ready tiles: files of their own, or squares cut out of larger pictures; resized where sizes differ."""
 
-    def __init__(self, root: Path, table: TileTable, spec: TileSpec) -> None:
-        self._root, self._table, self._spec = root, table, spec
+    def __init__(self, root: Path, table: TileTable, spec: TileSpec, rows: NDArray[np.int64]) -> None:
+        self._root, self._table, self._spec, self._rows = root, table, spec, rows
         self.n_corrupt = 0
 
     def stream(self, batch: int) -> Iterator[TileBatch]:
         """Stream the tiles; pictures that cannot be decoded are counted and left out."""
-        rows = self._table.kept
+        rows = self._rows
         paths, xs, ys, sides = (self._table.numpy(name)[rows] for name in ("path", "x", "y", "w0"))
         collector = _Collector(batch)
         start = 0
@@ -148,8 +150,11 @@ def _resize(tile: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
     )
 
 
-def open_tiles(cohort: Cohort, record: SlideRecord, table: TileTable, spec: TileSpec) -> TileSource:
-    """The source of one slide's tiles."""
+def open_tiles(
+    cohort: Cohort, record: SlideRecord, table: TileTable, spec: TileSpec, rows: NDArray[np.int64] | None = None
+) -> TileSource:
+    """The source of one slide's kept tiles, or of some rows of its table in the order given."""
+    chosen = table.kept if rows is None else rows
     if cohort.kind == "tiles":
-        return GivenTiles(cohort.root, table, spec)
-    return SlideTiles(cohort.path_of(record), record.given_mpp, table, spec)
+        return GivenTiles(cohort.root, table, spec, chosen)
+    return SlideTiles(cohort.path_of(record), record.given_mpp, table, spec, chosen)

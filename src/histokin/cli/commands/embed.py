@@ -1,0 +1,48 @@
+"""`histokin embed`."""
+
+from pathlib import Path
+
+import click
+
+from histokin.cli.options import FOLDER, exit_code, json_option, show_exclusions, show_json
+
+
+@click.command()
+@click.argument("work", type=FOLDER)
+@click.option("--encoder", help="A run, an encoder folder or a timm name [default: the run main, or the only one].")
+@click.option("--weights", type=click.Path(exists=True, path_type=Path), help="Weights file for a timm name.")
+@click.option("--floors/--no-floors", default=True, show_default=True, help="Embed by the floors as well.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--dry-run", is_flag=True, help="Show what would be embedded, do nothing.")
+@json_option
+def command(
+    work: Path, encoder: str | None, weights: Path | None, floors: bool, device: str, dry_run: bool, as_json: bool
+) -> None:
+    """Turn the tiles of the workspace WORK into vectors, one HDF5 file a slide."""
+    from histokin.pipeline.choosing import choose_encoder
+    from histokin.pipeline.run import embed_with_floors
+    from histokin.pipeline.stages import embed, open_tiling
+    from histokin.progress import on_stderr
+    from histokin.workspace import Workspace
+
+    place = Workspace.open(work)
+    tiling = open_tiling(place)
+    chosen = choose_encoder(place, tiling, encoder, weights=weights, device=device)
+    if dry_run:
+        size = tiling.n_tiles * (chosen.dim * 2 + 24)
+        click.echo(f"would embed {tiling.n_tiles} tiles by {chosen.name} ({chosen.dim}-d, {size / 1e6:.1f} MB)")
+        return
+    if floors:
+        store, _, tiling = embed_with_floors(place, tiling, chosen, device=device, report=on_stderr())
+    else:
+        store = embed(place, tiling, [chosen], on_stderr()).folders[chosen.name]
+        tiling = open_tiling(place)
+    show_exclusions(tiling.cohort)
+    if as_json:
+        show_json(
+            {"encoder": chosen.name, "fingerprint": chosen.fingerprint, "store": store, "n_tiles": tiling.n_tiles}
+        )
+    else:
+        click.echo(f"{tiling.n_tiles} tiles by {chosen.name} in {store}")
+        click.echo(f"Next: histokin evaluate {work}, or histokin search {work} --slide ID")
+    raise SystemExit(exit_code(tiling.cohort))

@@ -1,0 +1,348 @@
+"""From neighbours to results: every metric of every row, with interval, chance, null and paired difference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from histokin.evaluate import chance
+from histokin.evaluate.intervals import (
+    Difference,
+    Interval,
+    Statistic,
+    bootstrap_interval,
+    holm,
+    paired_interval,
+    patient_weights,
+    ratio,
+    swap_test,
+    wilson_interval,
+)
+from histokin.evaluate.items import Items, Task
+from histokin.evaluate.results import ClassResult, Evaluation, Result
+from histokin.evaluate.retrieval import (
+    Retrieved,
+    acc_at_k,
+    ap_at_k,
+    confusion,
+    macro_f1,
+    macro_f1_at_k,
+    mean_over,
+    mmv_at_k,
+    precision_at_k,
+)
+from histokin.evaluate.votes import VoteRule, votes
+from histokin.search import Neighbours
+from histokin.streams import stream
+
+N_PERMUTATIONS = 200
+_RANDOM_ORDERS = 20  # draws for the chance level of macro-F1, which has no closed form
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One row of the table to be: what an encoder or floor found; several lists for several seeds."""
+
+    name: str
+    kind: Literal["encoder", "floor"]
+    distance: str
+    found: tuple[Neighbours, ...]
+    strategy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """acc, mmv, p, map or macro_f1 at k."""
+
+    kind: Literal["acc", "mmv", "p", "map", "macro_f1"]
+    k: int
+    rule: VoteRule
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}@{self.k}"
+
+    @property
+    def vote(self) -> str:
+        return {"mmv": self.rule, "macro_f1": "rank"}.get(self.kind, "")
+
+    @property
+    def is_hit_rate(self) -> bool:
+        return self.kind in ("acc", "mmv")
+
+    def values(self, frame: Retrieved) -> np.ndarray:
+        """(Q,) per-query values; macro_f1 has none."""
+        if self.kind == "acc":
+            return acc_at_k(frame, self.k)
+        if self.kind == "mmv":
+            return mmv_at_k(frame, self.k, rule=self.rule)
+        return precision_at_k(frame, self.k) if self.kind == "p" else ap_at_k(frame, self.k)
+
+
+def metrics_of(ks: Sequence[int], rule: VoteRule) -> list[Metric]:
+    """Acc@k for each k, the vote for each k > 1, P and AP at the largest, macro-F1 at the smallest and largest."""
+    ordered = sorted(set(ks))
+    most = ordered[-1]
+    listed = [Metric("acc", k, rule) for k in ordered]
+    listed += [Metric("mmv", k, rule) for k in ordered if k > 1]
+    if most > 1:
+        listed += [Metric("p", most, rule), Metric("map", most, rule)]
+    return listed + [Metric("macro_f1", k, rule) for k in sorted({ordered[0], most})]
+
+
+def assess(
+    task: Task,
+    items: Items,
+    ranked: Sequence[Ranked],
+    *,
+    ks: Sequence[int],
+    rule: VoteRule,
+    level: Literal["tile", "slide"],
+    reference: str,
+    seed: int,
+    protocol: dict[str, Any],
+    warnings: tuple[str, ...],
+) -> Evaluation:
+    """Turn what was found into an `Evaluation`; see `protocol.evaluate_retrieval`."""
+    metrics = metrics_of(ks, rule)
+    weights = patient_weights(task.n_clusters, seed=seed)
+    frames = [tuple(task.frame(found) for found in row.found) for row in ranked]
+    main = next(i for i, row in enumerate(ranked) if row.name == reference)
+    nulls = [_nulls(task, row, metrics, seed) for row in ranked]
+    sizes = np.bincount(task.clusters).astype(np.float64)
+    results: dict[tuple[int, int], Result] = {}
+    for m, metric in enumerate(metrics):
+        level_of_chance = chance_of(task, frames[main][0], metric, seed)
+        estimates = [_Estimate.of(task, parts, metric, sizes) for parts in frames]
+        deltas = _differences(estimates, main, weights, task, seed)
+        for i, (row, null) in enumerate(zip(ranked, nulls, strict=True)):
+            results[i, m] = Result(
+                name=row.name,
+                kind=row.kind,
+                level=level,
+                strategy=row.strategy,
+                distance=row.distance,
+                metric=metric.name,
+                vote=metric.vote,
+                leave_out=task.leave_out,
+                **estimates[i].columns(weights, task),
+                n_queries=len(task.queries),
+                n_patients=len(np.unique(task.patients[task.queries])),
+                n_unanswerable=int((frames[main][0].n_relevant == 0).sum()),
+                prevalence=task.prevalence,
+                chance=level_of_chance,
+                null=None if null is None else float(null[m]),
+                delta=deltas[i],
+            )
+    headline = {Metric("acc", min(ks), rule), Metric("mmv", max(ks), rule)}
+    per_class = tuple(
+        line
+        for row, parts in zip(ranked, frames, strict=True)
+        for metric in metrics
+        if metric in headline
+        for line in _by_class(task, row, parts, metric)
+    )
+    return Evaluation(
+        results=tuple(results[i, m] for i in range(len(ranked)) for m in range(len(metrics))),
+        per_class=per_class,
+        protocol=protocol,
+        warnings=warnings + _unanswerable(task, frames[main][0]),
+        reference=reference,
+        frames={
+            (row.name if not row.strategy else f"{row.name} ({row.strategy})"): parts
+            for row, parts in zip(ranked, frames, strict=True)
+        },
+        items=items,
+        task=task,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """A metric of one row as functions of patient weights."""
+
+    metric: Metric
+    value: Statistic
+    by_class: Statistic
+    hits: np.ndarray | None  # (P,) summed per-query values; None for macro-F1
+    sizes: np.ndarray  # (P,)
+    macro_patients: float
+
+    @classmethod
+    def of(cls, task: Task, frames: tuple[Retrieved, ...], metric: Metric, sizes: np.ndarray) -> "_Estimate":
+        if metric.kind == "macro_f1":
+            value = _f1_statistic(task, frames, metric.k)
+            return cls(metric, value, value, None, sizes, float("nan"))
+        values = _mean_values(frames, metric)
+        hits = np.bincount(task.clusters, weights=values, minlength=len(sizes))
+        shape = (len(sizes), len(task.classes))
+        class_hits, class_sizes = np.zeros(shape), np.zeros(shape)
+        np.add.at(class_hits, (task.clusters, task.truth), values)
+        np.add.at(class_sizes, (task.clusters, task.truth), 1)
+        return cls(
+            metric,
+            ratio(hits, sizes),
+            partial(_mean_of_classes, class_hits, class_sizes),
+            hits,
+            sizes,
+            mean_over(values, task.patients[task.queries]),
+        )
+
+    def at_one(self, statistic: Statistic) -> float:
+        return float(statistic(np.ones((1, len(self.sizes))))[0])
+
+    def columns(self, weights: np.ndarray, task: Task) -> dict[str, Any]:
+        """The fields of a `Result` that come from here."""
+        if self.metric.is_hit_rate and self.hits is not None:
+            interval = wilson_interval(self.hits, self.sizes, cluster=task.cluster)
+        else:
+            interval = bootstrap_interval(self.value, weights, cluster=task.cluster)
+        return {
+            "value": self.at_one(self.value),
+            "interval": interval,
+            "macro_classes": self.at_one(self.by_class),
+            "macro_classes_interval": bootstrap_interval(self.by_class, weights, cluster=task.cluster),
+            "macro_patients": self.macro_patients,
+        }
+
+
+def _mean_values(frames: tuple[Retrieved, ...], metric: Metric) -> np.ndarray:
+    """(Q,) per-query values, averaged over the repeats of a floor."""
+    return np.mean([metric.values(frame) for frame in frames], axis=0)
+
+
+def _mean_of_classes(hits: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(B,) mean over the classes that a resample holds of their hit rates."""
+    above, below = weights @ hits, weights @ sizes
+    rates = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+    n_classes = (below > 0).sum(axis=1)
+    return np.divide(rates.sum(axis=1), n_classes, out=np.full(len(rates), np.nan), where=n_classes > 0)
+
+
+def _f1_statistic(task: Task, frames: tuple[Retrieved, ...], k: int) -> Statistic:
+    """Macro-F1 over the classes that a resample's queries hold, as a function of patient weights."""
+    shape = (task.n_clusters, len(task.classes))
+    sums = [confusion(frame.truth, votes(frame.first(k)), task.clusters, shape) for frame in frames]
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        return np.mean([macro_f1(weights @ s[0], weights @ s[1], weights @ s[2]) for s in sums], axis=0)
+
+    return value
+
+
+def _differences(
+    estimates: list[_Estimate], main: int, weights: np.ndarray, task: Task, seed: int
+) -> list[Difference | None]:
+    """The reference minus each row; Holm over the rows."""
+    reference = estimates[main]
+    deltas: list[Difference | None] = []
+    for i, other in enumerate(estimates):
+        if i == main:
+            deltas.append(None)
+            continue
+        value = reference.at_one(reference.value) - other.at_one(other.value)
+        interval = paired_interval(reference.value, other.value, weights, cluster=task.cluster)
+        p = float("nan")
+        if reference.hits is not None and other.hits is not None:
+            p = swap_test(reference.hits - other.hits, seed=seed)
+        deltas.append(Difference(value, interval, p))
+    adjusted = iter(holm([delta.p for delta in deltas if delta is not None]))
+    return [None if delta is None else replace(delta, p_holm=next(adjusted)) for delta in deltas]
+
+
+def chance_of(task: Task, frame: Retrieved, metric: Metric, seed: int) -> float:
+    """What a random order of the allowed rows is expected to reach; for macro-F1 the mean of 20 random orders."""
+    if metric.kind == "acc":
+        return float(chance.chance_acc(frame.n_allowed, frame.n_relevant, metric.k).mean())
+    if metric.kind == "p":
+        return float(chance.chance_precision(frame.n_allowed, frame.n_relevant, metric.k).mean())
+    if metric.kind == "map":
+        return float(chance.chance_ap(frame.n_allowed, frame.n_relevant, metric.k).mean())
+    if metric.kind == "mmv":
+        return float(_chance_of_votes(task, metric.k, metric.rule).mean())
+    rng = stream(seed, "random-order", metric.k)
+    right = [_random_f1(task, metric.k, rng) for _ in range(_RANDOM_ORDERS)]
+    return float(np.mean(right))
+
+
+def _chance_of_votes(task: Task, k: int, rule: str) -> np.ndarray:
+    """(Q,) exact chance, computed once for each pair of allowed counts and true class."""
+    if rule not in ("rank", "strict", "anytie"):
+        return np.full(len(task.queries), np.nan)  # fish and smallest have no exact form here
+    asked = np.column_stack([task.allowed_counts(), task.truth])
+    distinct, which = np.unique(asked, axis=0, return_inverse=True)
+    return chance.chance_mmv(distinct[:, :-1], distinct[:, -1], k, rule=rule)[which.ravel()]
+
+
+def _random_f1(task: Task, k: int, rng: np.random.Generator) -> float:
+    """Macro-F1 of one random order: labels drawn from the allowed counts, with replacement."""
+    counts = task.allowed_counts()
+    shares = np.cumsum(counts, axis=1) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    drawn = (rng.random((len(counts), k, 1)) >= shares[:, None, :-1]).sum(axis=2)
+    drawn[counts.sum(axis=1) == 0] = -1
+    everyone = np.zeros(len(drawn), dtype=np.int64)
+    right, predicted, true = confusion(task.truth, votes(drawn), everyone, (1, len(task.classes)))[:, 0]
+    return float(macro_f1(right, predicted, true))
+
+
+def _nulls(task: Task, row: Ranked, metrics: list[Metric], seed: int) -> np.ndarray | None:
+    """(metrics,) mean of each metric over exchanges of whole patients' labels, or None."""
+
+    def statistic(codes: np.ndarray) -> np.ndarray:
+        frames = tuple(task.frame(found, codes) for found in row.found)
+        return np.array([_plain_value(frames, metric) for metric in metrics])
+
+    drawn = chance.permuted_null(statistic, task.codes, task.patients, n=N_PERMUTATIONS, seed=seed)
+    return None if drawn is None else drawn.mean(axis=0)
+
+
+def _plain_value(frames: tuple[Retrieved, ...], metric: Metric) -> float:
+    if metric.kind != "macro_f1":
+        return float(_mean_values(frames, metric).mean())
+    return float(np.mean([macro_f1_at_k(frame, metric.k) for frame in frames]))
+
+
+def _by_class(task: Task, row: Ranked, frames: tuple[Retrieved, ...], metric: Metric) -> list[ClassResult]:
+    """One line a class."""
+    values = _mean_values(frames, metric)
+    if metric.kind == "acc":
+        blind = chance.chance_acc(frames[0].n_allowed, frames[0].n_relevant, metric.k)
+    else:
+        blind = _chance_of_votes(task, metric.k, metric.rule)
+    lines = []
+    for code, label in enumerate(task.classes):
+        own = task.truth == code
+        if not own.any():
+            continue
+        _, clusters = np.unique(task.clusters[own], return_inverse=True)
+        interval: Interval = wilson_interval(
+            np.bincount(clusters, weights=values[own]), np.bincount(clusters).astype(np.float64), cluster=task.cluster
+        )
+        n_patients = len(np.unique(task.patients[task.queries][own]))
+        lines.append(
+            ClassResult(
+                row.name,
+                row.strategy,
+                metric.name,
+                label,
+                float(values[own].mean()),
+                interval,
+                int(own.sum()),
+                n_patients,
+                float(blind[own].mean()),
+            )
+        )
+    return lines
+
+
+def _unanswerable(task: Task, frame: Retrieved) -> tuple[str, ...]:
+    """The ceiling that classes of a single group put on every figure."""
+    missing = frame.n_relevant == 0
+    if not missing.any():
+        return ()
+    names = sorted({task.classes[code] for code in np.unique(frame.truth[missing])})
+    share = f"{int(missing.sum())} of {len(frame)} queries cannot be answered"
+    where = f"no candidate outside their own {task.leave_out} carries {', '.join(names)}"
+    return (f"{share}: {where}. They count as misses; the ceiling is {1 - missing.mean():.3f}.",)

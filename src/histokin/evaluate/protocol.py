@@ -1,0 +1,275 @@
+"""Protocols: which items ask, which may answer, and against what a figure is held.
+
+The exclusion is by patient unless asked otherwise; encoders and floors answer the same queries.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from histokin.errors import EvaluationError
+from histokin.evaluate.assess import N_PERMUTATIONS, Ranked, assess
+from histokin.evaluate.floors import floor_distance
+from histokin.evaluate.intervals import N_DRAWS
+from histokin.evaluate.items import Items, LeaveOut, Task, make_task
+from histokin.evaluate.results import Evaluation
+from histokin.evaluate.votes import VoteRule
+from histokin.progress import Reporter, silent
+from histokin.search import Neighbours, Strategy, nearest_slides, top_k
+
+MAX_QUERIES = 20_000
+SLIDE_TILES = 128
+"""Tiles of a slide's bag that an evaluation of slides compares; the cost grows with its square."""
+
+Features = np.ndarray | Sequence[np.ndarray]
+Bags = Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]]
+
+
+def evaluate_retrieval(
+    encoders: Mapping[str, np.ndarray],
+    items: Items,
+    *,
+    floors: Mapping[str, Features] | None = None,
+    reference: str | None = None,
+    leave_out: LeaveOut = "patient",
+    k: Sequence[int] = (1, 3, 5),
+    rule: VoteRule = "rank",
+    level: Literal["tile", "slide"] = "tile",
+    max_queries: int = MAX_QUERIES,
+    seed: int = 0,
+    progress: Reporter = silent,
+) -> Evaluation:
+    """How often the nearest items of other patients carry the query's label.
+
+    Args:
+        encoders: (N, d) features by name, one row an item; ranked by cosine.
+        items: labels, patients, slides and sites of the N rows.
+        floors: features by the floors' names, ranked as `floor_distance` says; a list of arrays (seeds of a
+            random-weight encoder) counts as the mean of its members query by query.
+        reference: the encoder that others are compared with; by default the first.
+        leave_out: whose items are no candidates: those of the query's patient, slide or site, or itself alone.
+        k: lengths of the lists.
+        rule: of the votes; see `votes.votes`.
+        level: what an item is.
+        max_queries: more are sampled equally per patient; the database stays whole.
+        seed: of query sampling, bootstrap and permutations.
+        progress: told each row ranked.
+
+    Returns:
+        `Evaluation`.
+
+    Raises:
+        EvaluationError: the protocol cannot be carried out on these items; says why and what to do.
+        StoreError: a vector is zero or not finite; names the item's row.
+        ValueError: shapes or names do not fit.
+    """
+    main = _reference(encoders, reference)
+    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
+    ranked: list[Ranked] = []
+    n_rows = len(encoders) + len(floors or {})
+    with progress("evaluate", n_rows, "rows") as line:
+        for name, features in encoders.items():
+            found = _nearest(_checked(name, features, items), task, max(k), "cosine", is_scaled=False)
+            ranked.append(Ranked(name, "encoder", "cosine", (found,)))
+            line.advance(1, name)
+        for name, features in (floors or {}).items():
+            metric, is_scaled = floor_distance(name)
+            repeats = [features] if isinstance(features, np.ndarray) else list(features)
+            found_all = tuple(
+                _nearest(_checked(name, repeat, items), task, max(k), metric, is_scaled=is_scaled) for repeat in repeats
+            )
+            ranked.append(Ranked(name, "floor", metric + (", z-scored" if is_scaled else ""), found_all))
+            line.advance(1, name)
+    return assess(
+        task,
+        items,
+        ranked,
+        ks=k,
+        rule=rule,
+        level=level,
+        reference=main,
+        seed=seed,
+        protocol=_protocol(task, level=level, k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked),
+        warnings=_warnings(task, level),
+    )
+
+
+def evaluate_slides(
+    encoders: Mapping[str, Sequence[np.ndarray]],
+    items: Items,
+    *,
+    floors: Mapping[str, Bags] | None = None,
+    strategies: Sequence[Strategy] = ("mean", "median_min"),
+    reference: str | None = None,
+    leave_out: LeaveOut = "patient",
+    k: Sequence[int] = (1, 3, 5),
+    rule: VoteRule = "rank",
+    limit: int = SLIDE_TILES,
+    max_queries: int = MAX_QUERIES,
+    seed: int = 0,
+    progress: Reporter = silent,
+) -> Evaluation:
+    """How often the slides most like a slide carry its label; one vote a slide.
+
+    Differences, nulls and Holm's adjustment are made within each strategy, for which the reference is its own row.
+
+    Args:
+        encoders: bags (n_i, d) by encoder's name, one a slide.
+        items: one row a slide.
+        floors: bags by floor; a list of such lists counts as the mean of its members.
+        strategies: see `search.nearest_slides`.
+        limit: tiles of a bag that are compared.
+        reference, leave_out, k, rule, max_queries, seed, progress: as in `evaluate_retrieval`.
+
+    Returns:
+        `Evaluation`, its rows told apart by `strategy`.
+
+    Raises:
+        As `evaluate_retrieval`.
+    """
+    main = _reference(encoders, reference)
+    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
+    evaluation: Evaluation | None = None
+    n_rows = len(strategies) * (len(encoders) + len(floors or {}))
+    with progress("evaluate", n_rows, "rows") as line:
+        for strategy in strategies:
+            ranked: list[Ranked] = []
+            how: dict[str, Any] = {"k": max(k), "strategy": strategy, "limit": limit, "seed": seed}
+            for name, bags in encoders.items():
+                found = _nearest_slides(_checked(name, bags, items), task, name=name, **how)
+                ranked.append(Ranked(name, "encoder", "cosine", (found,), strategy))
+                line.advance(1, f"{name} {strategy}")
+            for name, bags in (floors or {}).items():
+                metric, is_scaled = floor_distance(name)
+                repeats = [bags] if isinstance(bags[0], np.ndarray) else list(bags)
+                found_all = tuple(
+                    _nearest_slides(_checked(name, repeat, items), task, name=name, **how)
+                    for repeat in repeats
+                )
+                distance = metric + (", z-scored" if is_scaled else "")
+                ranked.append(Ranked(name, "floor", distance, found_all, strategy))
+                line.advance(1, f"{name} {strategy}")
+            one = assess(
+                task,
+                items,
+                ranked,
+                ks=k,
+                rule=rule,
+                level="slide",
+                reference=main,
+                seed=seed,
+                protocol={
+                    **_protocol(
+                        task, level="slide", k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked
+                    ),
+                    "strategies": list(strategies),
+                    "tiles_a_bag": limit,
+                },
+                warnings=_warnings(task, "slide"),
+            )
+            evaluation = one if evaluation is None else evaluation.joined(one)
+    if evaluation is None:
+        raise ValueError("evaluate_slides needs at least one strategy")
+    return evaluation
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    """Features with mean 0 and sd 1 in each dimension (ddof 0; a dimension with sd < 1e-12 is only centred)."""
+    values = np.asarray(features, dtype=np.float64)
+    spread = values.std(axis=0)
+    return (values - values.mean(axis=0)) / np.where(spread < 1e-12, 1.0, spread)
+
+
+def _nearest(
+    features: np.ndarray, task: Task, k: int, metric: Literal["cosine", "euclidean"], *, is_scaled: bool
+) -> Neighbours:
+    """Neighbours among the task's rows under its exclusion rule."""
+    database = features if len(task.rows) == len(features) else features[task.rows]
+    if is_scaled:
+        database = standardised(database)
+    queries = database if len(task.queries) == len(database) else database[task.queries]
+    if task.leave_out == "self":
+        return top_k(queries, database, k, metric=metric, query_ids=task.queries)
+    groups = task.groups
+    return top_k(queries, database, k, metric=metric, query_groups=groups[task.queries], database_groups=groups)
+
+
+def _nearest_slides(
+    bags: Sequence[np.ndarray], task: Task, *, k: int, strategy: Strategy, name: str, limit: int, seed: int
+) -> Neighbours:
+    metric, is_scaled = floor_distance(name)
+    kept = [np.asarray(bags[row]) for row in task.rows]
+    if is_scaled:
+        stops = np.cumsum([len(bag) for bag in kept])[:-1]
+        kept = np.split(standardised(np.concatenate(kept)), stops)
+    asked = [kept[query] for query in task.queries]
+    if task.leave_out == "self":
+        groups: dict[str, Any] = {"query_ids": task.queries}
+    else:
+        groups = {"query_groups": task.groups[task.queries], "database_groups": task.groups}
+    return nearest_slides(asked, kept, k, strategy=strategy, metric=metric, limit=limit, seed=seed, **groups)
+
+
+def _checked(name: str, features: Any, items: Items) -> Any:
+    if len(features) != len(items):
+        raise ValueError(f"{name} has {len(features)} rows for {len(items)} items")
+    return features
+
+
+def _reference(encoders: Mapping[str, Any], reference: str | None) -> str:
+    if not encoders:
+        raise EvaluationError("there is no encoder to evaluate", "evaluation", "Embed the tiles first.")
+    if reference is None:
+        return next(iter(encoders))
+    if reference not in encoders:
+        raise ValueError(f"reference {reference!r} is none of the encoders {', '.join(encoders)}")
+    return reference
+
+
+def _protocol(
+    task: Task,
+    *,
+    level: str,
+    k: Sequence[int],
+    rule: str,
+    seed: int,
+    max_queries: int,
+    ranked: Sequence[Ranked],
+) -> dict[str, Any]:
+    """Everything that the figures depend on besides the features."""
+    n_labelled = len(task.rows)
+    return {
+        "level": level,
+        "leave_out": task.leave_out,
+        "k": sorted(set(k)),
+        "vote": rule,
+        "ap_denominator": "min(k, R)",
+        "order": "score descending, then row ascending",
+        "seed": seed,
+        "n_labelled": n_labelled,
+        "n_unlabelled": task.n_unlabelled,
+        "n_queries": len(task.queries),
+        "query_sampling": f"equal per patient, at most {max_queries}" if len(task.queries) < n_labelled else "all",
+        "classes": list(task.classes),
+        "cluster": task.cluster,
+        "n_clusters": task.n_clusters,
+        "bootstrap_draws": N_DRAWS,
+        "permutations": N_PERMUTATIONS,
+        "distances": {row.name: row.distance for row in ranked},
+        "repeats": {row.name: len(row.found) for row in ranked},
+    }
+
+
+def _warnings(task: Task, level: str) -> tuple[str, ...]:
+    """What a reader must be told of the protocol itself."""
+    said = []
+    if task.leave_out == "self" or (task.leave_out == "slide" and level == "slide"):
+        said.append("Only the query itself is left out: neighbours share its patient. This is not a result.")
+    elif task.leave_out == "slide":
+        said.append("Only the query's slide is left out: neighbours may share its patient. Not about new patients.")
+    if task.leave_out == "self" and level == "tile":
+        said[-1] = "Only the query itself is left out: neighbours share its slide and patient. This is not a result."
+    if task.n_unlabelled:
+        said.append(f"{task.n_unlabelled} unlabelled items neither asked nor answered.")
+    return tuple(said)

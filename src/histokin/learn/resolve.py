@@ -1,0 +1,99 @@
+"""Fill what a recipe leaves `auto`, by machine, tile size and initial weights."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from histokin.artefacts import digest_file
+from histokin.encoders.folder import CARD, WEIGHTS, read_card
+from histokin.encoders.networks import SMALL_ARCHITECTURE, SMALL_ARGS, known_name
+from histokin.errors import RecipeError
+from histokin.learn.precision import choose_precision
+from histokin.learn.recipe import AUTO, TISSUE_MEAN, TISSUE_STD, Recipe, with_steps
+
+RANDOM_INIT = "random"
+
+
+def resolve_recipe(recipe: Recipe, px: int, device: torch.device | str) -> Recipe:
+    """The recipe with every `auto` filled but `run.steps`, if only a budget is given.
+
+    Args:
+        recipe: as asked for.
+        px: side of the tiles.
+        device: where it will run: sizes and backbone differ between CPU and CUDA.
+
+    Raises:
+        RecipeError: initial weights that do not exist, or that are of another architecture than asked for.
+    """
+    device = torch.device(device)
+    views, backbone = recipe.views, recipe.backbone
+    start = starting_point(backbone.init)
+    name = backbone.name
+    if name == AUTO:
+        name = start.get("architecture") or (SMALL_ARCHITECTURE if device.type == "cpu" else "resnet50")
+    args = backbone.args
+    if args == AUTO:
+        is_small = backbone.name == AUTO and name == SMALL_ARCHITECTURE and not start
+        args = start.get("model_args", dict(SMALL_ARGS) if is_small else {})
+    filled = dataclasses.replace(
+        recipe,
+        precision=choose_precision(recipe.precision, device),
+        backbone=dataclasses.replace(backbone, name=name, args=args),
+        views=dataclasses.replace(
+            views,
+            train_px=default_train_px(px, device) if views.train_px == AUTO else views.train_px,
+            embed_px=max(8, round(px / views.embed_zoom)) if views.embed_px == AUTO else views.embed_px,
+            mean=start.get("mean", TISSUE_MEAN) if views.mean == AUTO else views.mean,
+            std=start.get("std", TISSUE_STD) if views.std == AUTO else views.std,
+        ),
+    )
+    return filled if filled.run.steps == AUTO else with_steps(filled, filled.run.steps)
+
+
+def default_train_px(px: int, device: torch.device | str) -> int:
+    """Side of a view: 0.6 of the tile to a multiple of 16, in [48, 96] on a CPU and [48, 224] on a GPU.
+
+    Tiles smaller than 48 px are not enlarged: their views are as large as they are.
+    """
+    largest = 96 if torch.device(device).type == "cpu" else 224
+    return min(px, max(48, min(largest, round(0.6 * px / 16) * 16)))
+
+
+def starting_point(init: str) -> dict[str, Any]:
+    """What initial weights say about architecture and normalisation: `architecture`, `model_args`, `mean`, `std`."""
+    if init == RANDOM_INIT:
+        return {}
+    path = Path(init)
+    if (path / CARD).is_file():
+        card = read_card(path)
+        return {
+            "architecture": card.architecture,
+            "model_args": dict(card.model_args),
+            "mean": card.mean,
+            "std": card.std,
+        }
+    if path.is_file():
+        return {}  # a weights file knows neither
+    if path.is_dir() or "/" in init:
+        raise RecipeError("backbone.init is neither an encoder folder nor a weights file", init, "Check the path.")
+    known_name(init)
+    import timm
+
+    config = timm.get_pretrained_cfg(init)
+    known = config.to_dict() if config else {}
+    return {
+        "architecture": init,
+        "model_args": {},
+        "mean": tuple(known.get("mean", TISSUE_MEAN)),
+        "std": tuple(known.get("std", TISSUE_STD)),
+    }
+
+
+def init_digest(init: str) -> str:
+    """What the initial weights are, so that a run is not taken for one that began elsewhere."""
+    path = Path(init)
+    if init == RANDOM_INIT or not path.exists():
+        return init
+    return digest_file(path / WEIGHTS if path.is_dir() else path)

@@ -1,0 +1,360 @@
+"""The report stage: read what the workspace holds and fill the report's document."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from histokin.artefacts import read_lines, versions
+from histokin.cohort import SlideRecord
+from histokin.errors import SlideError, StoreError
+from histokin.pipeline.choosing import DEFAULT_RUN, run_names
+from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
+from histokin.pipeline.gathering import Gathered, gather, tile_labels
+from histokin.pipeline.pictures import choose_examples, tile_pictures
+from histokin.pipeline.projection import MAX_POINTS, MapMethod, project, sample_points
+from histokin.pipeline.searching import find_floors, find_store
+from histokin.pipeline.stages import open_tiling
+from histokin.progress import Reporter, silent
+from histokin.report import (
+    CohortSection,
+    EvaluationSection,
+    Example,
+    MapSection,
+    Measure,
+    MetricRow,
+    MetricTable,
+    Picture,
+    ReportDocument,
+    SearchSection,
+    SlideCard,
+    TrainingSection,
+    Value,
+    write_report,
+)
+from histokin.slides import open_slide
+from histokin.tiles import Tiling
+from histokin.tissue import TissueSpec, mask_ledger
+from histokin.workspace import Workspace
+
+MAX_PICTURES = 200  # thumbnails inside the page; all slides are listed
+THUMBNAIL_PX = 320
+SHOWN_METRICS = ("acc@1", "acc@3", "acc@5", "mmv@5", "macro_f1@1")
+HEADLINE = "acc@1"
+
+
+def write(
+    work: Workspace,
+    tiling: Tiling,
+    *,
+    store: Path | None,
+    run: Path | None,
+    assessment: Assessment | None,
+    title: str,
+    command: str,
+    map_method: MapMethod = "pca",
+    seed: int = 0,
+) -> Path:
+    """Write report/index.html and report/report.json; returns the page.
+
+    Args:
+        work, tiling: the workspace and its tiles.
+        store: embeddings for examples and map, if there are any.
+        run: the pretraining run's folder, if there is one.
+        assessment: the figures, if there are any.
+        title: of the page.
+        command: that made all this; shown, so that it can be repeated.
+        map_method: of the embedding map.
+        seed: which examples and points are drawn.
+    """
+    gathered = gather(tiling, store, {}) if store else None
+    column = assessment.document["tile_column"] if assessment else ""
+    labels = np.full(0, "", object)
+    if gathered:
+        labels = tile_labels(tiling, gathered.main, column) if column else np.full(len(gathered.main), "", object)
+    cohort = _cohort(work, tiling)
+    document = ReportDocument(
+        title=title,
+        subtitle=f"{cohort.n_tiles} tiles of {cohort.tile}",
+        command=command,
+        created_with=versions(),
+        cohort=cohort,
+        training=_training(run) if run else None,
+        evaluation=_evaluation(assessment) if assessment else None,
+        search=_search(tiling, gathered, labels, seed) if gathered else None,
+        embedding_map=_map(gathered, labels, map_method, seed) if gathered else None,
+        notes=list(tiling.cohort.notes),
+        digests={"tiles": tiling.spec.spec_id, **({"embeddings": store.name} if store else {})},
+    )
+    return write_report(document, work.report)
+
+
+def report_workspace(
+    work: Workspace,
+    *,
+    encoder: str | None = None,
+    label: str | None = None,
+    map_method: MapMethod = "pca",
+    title: str | None = None,
+    report: Reporter = silent,
+) -> Path:
+    """Write the report of a workspace from whatever it holds so far; figures are computed if they are missing."""
+    tiling = open_tiling(work)
+    runs = run_names(work)
+    run = next((name for name in (DEFAULT_RUN, *runs) if name in runs), None)
+    try:
+        store = find_store(work, tiling, encoder)
+    except StoreError:
+        if encoder is not None:
+            raise
+        store = None  # nothing is embedded yet: the report shows the slides
+    assessment = None
+    if store is not None:
+        assessment = evaluate(work, tiling, store, find_floors(store), EvaluationSpec(label=label), report)
+    return write(
+        work,
+        tiling,
+        store=store,
+        run=work.run(run) if run else None,
+        assessment=assessment,
+        title=title or work.root.resolve().name,
+        command=f"histokin report {work.root}",
+        map_method=map_method,
+    )
+
+
+def _cohort(work: Workspace, tiling: Tiling) -> CohortSection:
+    cohort = tiling.cohort
+    masks = mask_ledger(work.masks, TissueSpec())
+    cards = []
+    for number, record in enumerate(cohort.records):
+        receipt = masks.read(record.file_name)
+        tiles = tiling.receipts.get(record.slide)
+        cards.append(
+            SlideCard(
+                slide=record.slide,
+                patient=record.patient,
+                state=record.state,
+                reason=record.reason,
+                labels=record.labels,
+                mpp=record.mpp,
+                width=record.width,
+                height=record.height,
+                tissue_mm2=receipt.facts["area_mm2"] if receipt else None,
+                n_tiles=tiles.facts["n_kept"] if tiles and record.is_usable else 0,
+                thumbnail=_thumbnail(work, tiling, record) if number < MAX_PICTURES else None,
+            )
+        )
+    return CohortSection(
+        kind=cohort.kind,
+        n_slides=len(cohort),
+        n_usable=len(cohort.usable),
+        n_patients=cohort.n_patients,
+        n_tiles=tiling.n_tiles,
+        tile=str(tiling.spec),
+        slides=cards,
+    )
+
+
+def _thumbnail(work: Workspace, tiling: Tiling, record: SlideRecord) -> bytes | None:
+    """The slide with its tissue outlined; of tile sets the picture itself, or its first tile."""
+    path = work.thumbnails / f"{record.file_name}.jpg"
+    if path.exists():
+        return _shrunk(simplejpeg.decode_jpeg(path.read_bytes(), colorspace="RGB"))
+    if tiling.cohort.kind != "tiles" or not record.is_usable:
+        return None
+    first = next(tile.path for tile in tiling.cohort.tiles if tile.slide == record.slide)
+    try:
+        with open_slide(tiling.cohort.root / first) as picture:
+            return _shrunk(picture.thumbnail(max_px=THUMBNAIL_PX))
+    except SlideError:
+        return None
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> bytes:
+    import cv2
+
+    scale = min(1.0, THUMBNAIL_PX / max(picture.shape[:2]))
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    small = np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    return simplejpeg.encode_jpeg(small, quality=80, colorspace="RGB", colorsubsampling="420")
+
+
+def _training(run: Path) -> TrainingSection:
+    import yaml
+
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    card = json.loads((run / "encoder" / "card.json").read_text(encoding="utf-8"))
+    lines = read_lines(run / "metrics.jsonl")
+    looks = [{"step": line["step"], **line["monitor"]} for line in lines if "monitor" in line]
+    alarms = result["alarms"]
+    last = result["monitors"]
+    sound = (
+        f"Sound: the features span {last['rank']:.0f} effective dimensions of {card['embed_dim']}, "
+        f"spread {last['spread']:.2f} (1 = even)."
+        if last
+        else "Too short for a look at its features."
+    )
+    return TrainingSection(
+        method=recipe["method"],
+        backbone=recipe["backbone"]["name"],
+        seed=recipe["seed"],
+        steps=result["steps"],
+        batch=result["batch"],
+        seconds=None,  # clock times are in log.jsonl: the report is the same for the same results
+        recipe=recipe,
+        curve=[{"step": line["step"], "loss": line["loss"], "lr": line["lr"]} for line in lines if "loss" in line],
+        monitors=[_monitor(look) for look in looks],
+        embed_dim=card["embed_dim"],
+        verdict=" ".join(alarms) if alarms else sound,
+        is_collapsed=bool(alarms),
+    )
+
+
+def _monitor(look: dict[str, Any]) -> dict[str, float]:
+    return {
+        "step": look["step"],
+        "feature_std": look["spread"],
+        "rank": look["rank"],
+        "alignment": look["alignment"],
+        "uniformity": look["uniformity"],
+    }
+
+
+def _evaluation(assessment: Assessment) -> EvaluationSection:
+    found = assessment.document
+    tables = []
+    if found["tile"]:
+        tables.append(_table(found["tile"], "Which tissue is this tile? Retrieval of tiles", ""))
+    if found["slide"]:
+        names = {"mean": "mean embedding", "median_min": "median of minima"}
+        for strategy in dict.fromkeys(r["strategy"] for r in found["slide"]["results"]):
+            title = f"Which diagnosis has this slide? Retrieval of slides by {names.get(strategy, strategy)}"
+            tables.append(_table(found["slide"], title, strategy))
+    return EvaluationSection(
+        tables=tables,
+        label_free=[Measure(**measure) for measure in found["label_free"]],
+        controls=found["controls"],
+        why_not=found["why_not"] or None,
+    )
+
+
+def _table(found: dict[str, Any], title: str, strategy: str) -> MetricTable:
+    results = [r for r in found["results"] if r["strategy"] == strategy and r["metric"] in SHOWN_METRICS]
+    protocol = found["protocol"]
+    some = results[0]
+    rows = []
+    for name in dict.fromkeys(r["name"] for r in results):
+        own = {r["metric"]: r for r in results if r["name"] == name}
+        delta = own[HEADLINE]["delta"]
+        rows.append(
+            MetricRow(
+                name=name,
+                kind=own[HEADLINE]["kind"],
+                values={metric: _value(r["value"], r["interval"]) for metric, r in own.items()},
+                delta=_value(delta["value"], delta["interval"]) if delta else None,
+                p=delta["p_holm"] if delta else None,
+            )
+        )
+    per_class = [
+        MetricRow(
+            name=f"{c['label']} ({c['n_queries']} queries, {c['n_patients']} patients)",
+            kind="class",
+            values={metric: _value(r["value"], r["interval"]) for metric, r in _by_metric(found, c, strategy).items()},
+        )
+        for c in found["per_class"]
+        if c["strategy"] == strategy and c["metric"] == HEADLINE and c["name"] == found["reference"]
+    ]
+    return MetricTable(
+        title=title,
+        protocol=_protocol_sentence(protocol, some, found["warnings"]),
+        level=some["level"],
+        n_queries=some["n_queries"],
+        n_patients=some["n_patients"],
+        prevalence=some["prevalence"],
+        chance={r["metric"]: r["chance"] for r in results if r["name"] == some["name"]},
+        rows=rows,
+        per_class=per_class,
+        headline=HEADLINE,
+    )
+
+
+def _by_metric(found: dict[str, Any], one: dict[str, Any], strategy: str) -> dict[str, dict[str, Any]]:
+    return {
+        c["metric"]: c
+        for c in found["per_class"]
+        if c["label"] == one["label"]
+        and c["strategy"] == strategy
+        and c["name"] == one["name"]
+        and c["metric"] in SHOWN_METRICS
+    }
+
+
+def _value(value: float | None, interval: dict[str, Any]) -> Value:
+    return Value(value, interval["low"], interval["high"], interval["note"] or "")
+
+
+def _protocol_sentence(protocol: dict[str, Any], some: dict[str, Any], warnings: list[str]) -> str:
+    left_out = {
+        "patient": "the query's whole patient is left out",
+        "slide": "the query's slide is left out, its patient is not",
+        "site": "everything from the query's site is left out",
+        "self": "only the query itself is left out",
+    }[protocol["leave_out"]]
+    said = (
+        f"Every query is answered by its nearest neighbours; {left_out} before ranking. Votes by the rule "
+        f"“{protocol['vote']}” (plurality, ties to the best-ranked). {some['n_unanswerable']} queries cannot be "
+        f"answered and count as misses. Intervals: 95 %, clustered by {protocol['cluster']}."
+    )
+    return " ".join([said, *warnings])
+
+
+def _search(tiling: Tiling, gathered: Gathered, labels: NDArray[np.object_], seed: int) -> SearchSection:
+    examples = choose_examples(gathered, labels, seed)
+    wanted = sorted({row for e in examples for row in (e.query, *e.hits)})
+    images = tile_pictures(tiling, gathered.main, wanted)
+
+    def picture(row: int, score: float | None, truth: str) -> Picture:
+        label = str(labels[row])
+        return Picture(
+            image=images.get(row, b""),
+            slide=str(gathered.slide[row]),
+            patient=str(gathered.patient[row]).removeprefix("slide:"),
+            label=label,
+            score=score,
+            is_right=None if score is None or not truth or not label else label == truth,
+        )
+
+    shown = []
+    for example in examples:
+        truth = str(labels[example.query])
+        hits = [picture(row, score, truth) for row, score in zip(example.hits, example.scores, strict=True)]
+        shown.append(Example("tile", picture(example.query, None, truth), [hit for hit in hits if hit.image]))
+    how = "One tile a class" if any(labels) else "One tile a slide"
+    others = "other patients" if len(set(gathered.patient)) > 1 else "other slides of the same patient"
+    note = f"{how}, drawn at random (seed {seed}), not chosen for its looks; answers come from {others}."
+    if any(labels):
+        note += " A hit without a mark has no label of its own: it shows more than one tissue."
+    return SearchSection([e for e in shown if e.query.image], note)
+
+
+def _map(gathered: Gathered, labels: NDArray[np.object_], method: MapMethod, seed: int) -> MapSection | None:
+    if len(gathered.main) < 3:
+        return None
+    rows = sample_points(gathered.main.slide, MAX_POINTS, seed)
+    points, note = project(gathered.main.features[rows], method, seed)
+    if len(rows) < len(gathered.main):
+        note += f" {len(rows)} of {len(gathered.main)} tiles, equally many a slide."
+    return MapSection(
+        method="PCA" if method == "pca" else "UMAP",
+        x=[round(float(v), 5) for v in points[:, 0]],
+        y=[round(float(v), 5) for v in points[:, 1]],
+        class_=[str(v) for v in labels[rows]],
+        slide=[str(v) for v in gathered.slide[rows]],
+        patient=[str(v).removeprefix("slide:") for v in gathered.patient[rows]],
+        note=note,
+    )

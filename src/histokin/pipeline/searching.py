@@ -1,0 +1,172 @@
+"""Search from a workspace: which tiles, or slides, of other patients are most like this one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from histokin.embeddings import EmbeddingStore
+from histokin.errors import StoreError
+from histokin.pipeline.gathering import Gathered, gather
+from histokin.search import Archive, Hits, rank_slides, top_k
+from histokin.tiles import Tiling
+from histokin.workspace import Workspace
+
+Exclude = Literal["patient", "slide", "self"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked: a slide, or one tile of it (`tile` is its number in the tile table)."""
+
+    slide: str
+    tile: int | None = None
+
+
+def find_store(work: Workspace, tiling: Tiling, encoder: str | None = None) -> Path:
+    """The store of an encoder's embeddings, by name or the beginning of its fingerprint; no network is loaded.
+
+    Raises:
+        StoreError: none, or several that could be meant; they are named.
+    """
+    folder = work.root / "embeddings" / tiling.spec.spec_id
+    stores = {path: EmbeddingStore(path).encoder for path in sorted(folder.glob("*")) if any(path.glob("*.h5"))}
+    real = {p: name for p, name in stores.items() if not p.name.startswith("floor-") and "-random-" not in name}
+    wanted = {
+        p: name for p, name in (stores if encoder else real).items() if encoder in (None, name) or p.name == encoder
+    }
+    if len(wanted) == 1:
+        return next(iter(wanted))
+    known = ", ".join(sorted(stores.values())) or "none"
+    raise StoreError(
+        f"{len(wanted)} embedding stores could be meant (there are: {known})",
+        folder,
+        "Embed first, or name an --encoder.",
+    )
+
+
+def find_floors(store: Path) -> dict[str, list[Path]]:
+    """The floors' stores that lie beside an encoder's, by floor; `random` holds that encoder's own three."""
+    name = EmbeddingStore(store).encoder
+    found: dict[str, list[Path]] = {}
+    for path in sorted(p for p in store.parent.glob("*") if any(p.glob("*.h5"))):
+        other = EmbeddingStore(path).encoder
+        if path.name.startswith("floor-"):
+            found[other] = [path]
+        elif other.startswith(f"{name}-random-"):
+            found.setdefault("random", []).append(path)
+    return {floor: found[floor] for floor in ("colour", "histogram", "texture", "random") if floor in found}
+
+
+def search(
+    work: Workspace,
+    tiling: Tiling,
+    query: Query,
+    *,
+    k: int = 10,
+    level: Literal["tile", "slide"] = "tile",
+    strategy: Literal["mean", "median_min"] = "median_min",
+    exclude: Exclude = "patient",
+    encoder: str | None = None,
+) -> Hits:
+    """Rank tiles or slides by likeness to the query.
+
+    A query slide searched for tiles stands for its mean embedding.
+
+    Args:
+        work, tiling: the workspace and its tiles.
+        query: a slide or one of its tiles.
+        k: answers wanted.
+        level: tiles or slides are answered; slides with the tile pairs as evidence.
+        strategy: of slide search.
+        exclude: whose tiles cannot be answers; "self" leaves only the query itself out.
+        encoder: whose embeddings.
+
+    Raises:
+        CohortError: unknown slide. StoreError: no embeddings, unknown tile.
+    """
+    gathered = gather(tiling, find_store(work, tiling, encoder), {})
+    number = _slide_number(tiling, gathered, query.slide)
+    if level == "slide":
+        return _search_slides(tiling, gathered, number, k=k, strategy=strategy, exclude=exclude)
+    return _search_tiles(tiling, gathered, number, query.tile, k=k, exclude=exclude)
+
+
+def _slide_number(tiling: Tiling, gathered: Gathered, slide: str) -> int:
+    tiling.cohort.record(slide)  # an unknown id is answered with the nearest
+    if slide not in gathered.main.slides:
+        raise StoreError(f"slide {slide} has no embeddings", slide, "See its state with `histokin info`.")
+    return gathered.main.slides.index(slide)
+
+
+def _search_tiles(
+    tiling: Tiling, gathered: Gathered, number: int, tile: int | None, *, k: int, exclude: Exclude
+) -> Hits:
+    rows = np.flatnonzero(gathered.main.slide == number)
+    features = gathered.main.features
+    if tile is None:
+        unit = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
+        query, own = unit.mean(axis=0, keepdims=True), -1
+    else:
+        found = rows[gathered.main.tile_id[rows] == tile]
+        if not len(found):
+            raise StoreError(
+                f"slide {gathered.main.slides[number]} has no embedded tile {tile}",
+                "search",
+                f"Its tiles are numbered {gathered.main.tile_id[rows].min()} to {gathered.main.tile_id[rows].max()}.",
+            )
+        own = int(found[0])
+        query = features[own : own + 1]
+    groups = _groups(gathered, exclude)
+    answers = top_k(
+        query,
+        features,
+        k,
+        query_groups=None if groups is None else groups[rows[:1]],
+        database_groups=groups,
+        query_ids=np.array([own]),
+    )
+    labels = np.concatenate(
+        [
+            tiling.table(tiling.cohort.record(s)).labels("label")[gathered.main.tile_id[gathered.main.slide == i]]
+            for i, s in enumerate(gathered.main.slides)
+        ]
+    )
+    archive = Archive.of_tiles(gathered.slide, gathered.patient, gathered.main.tile_id, gathered.main.coords, labels)
+    return Hits.of(answers, archive, "cosine")
+
+
+def _search_slides(
+    tiling: Tiling,
+    gathered: Gathered,
+    number: int,
+    *,
+    k: int,
+    strategy: Literal["mean", "median_min"],
+    exclude: Exclude,
+) -> Hits:
+    bags = gathered.bags(gathered.main.features)
+    slides = np.array(gathered.main.slides, object)
+    first = np.array([np.flatnonzero(gathered.main.slide == i)[0] for i in range(len(bags))])
+    records = [tiling.cohort.record(s) for s in gathered.main.slides]
+    labels = np.array([" ".join(r.labels.values()) for r in records], object)
+    groups = _groups(gathered, exclude)
+    return rank_slides(
+        [bags[number]],
+        bags,
+        Archive.of_slides(slides, gathered.patient[first], labels),
+        k,
+        strategy=strategy,
+        query_groups=None if groups is None else groups[first[number : number + 1]],
+        database_groups=None if groups is None else groups[first],
+        query_ids=np.array([number]),
+    )
+
+
+def _groups(gathered: Gathered, exclude: Exclude) -> np.ndarray | None:
+    if exclude == "self":
+        return None
+    return (
+        gathered.main.slide if exclude == "slide" else np.unique(gathered.patient.astype(str), return_inverse=True)[1]
+    )

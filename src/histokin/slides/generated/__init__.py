@@ -1,0 +1,24 @@
+"""Generated slides: pictures of tissue that never was, with known truth, as files every slide reader opens.
+
+For tests, demonstrations and benchmarks. They show whether software works; they prove nothing about disease.
+"""
+
+from .classes import CLASSES, DIAGNOSES, Diagnosis
+from .cohort import GeneratedCohortSpec, generate_cohort, plan_cohort
+from .pyramid import Rows, write_pyramid
+from .render import RenderedSlide, render_slide
+from .spec import GeneratedSlideSpec
+
+__all__ = [
+    "CLASSES",
+    "DIAGNOSES",
+    "Diagnosis",
+    "GeneratedCohortSpec",
+    "GeneratedSlideSpec",
+    "RenderedSlide",
+    "Rows",
+    "generate_cohort",
+    "plan_cohort",
+    "render_slide",
+    "write_pyramid",
+]
