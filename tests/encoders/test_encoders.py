@@ -220,7 +220,7 @@ def test_a_saved_encoder_opens_in_timm(saved, network):
     with torch.inference_mode():
         assert torch.equal(model(x), network.eval()(x))
     config = timm.data.resolve_model_data_config(model)
-    assert (config["mean"], config["input_size"]) == ((0.7, 0.6, 0.7), (3, 32, 32))
+    assert (config["mean"], config["input_size"]) == ([0.7, 0.6, 0.7], [3, 32, 32])
 
 
 def test_equal_encoders_are_saved_as_equal_bytes(tmp_path, network, card):

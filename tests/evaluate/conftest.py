@@ -53,16 +53,17 @@ def f1() -> F1:
     label = np.array([int(4 * uniform(11, i)) for i in range(n)])
     patient, slide = row // 10, row // 5
     site = patient % 3
+    cls, place, who = label.tolist(), site.tolist(), patient.tolist()  # Python's whole numbers know no overflow
     x = np.array(
         [
             [
-                0.6 * gaussian(21, 16 * label[i] + j)
-                + 0.4 * gaussian(22, 16 * site[i] + j)
-                + 0.7 * gaussian(23, 16 * patient[i] + j)
+                0.6 * gaussian(21, 16 * cls[i] + j)
+                + 0.4 * gaussian(22, 16 * place[i] + j)
+                + 0.7 * gaussian(23, 16 * who[i] + j)
                 + gaussian(24, 16 * i + j)
                 for j in range(d)
             ]
-            for i in map(int, row)
+            for i in range(n)
         ]
     )
     return F1(x, label, patient, slide, site)

@@ -34,7 +34,9 @@ def test_every_order_of_the_rows_gives_the_same_mean(counts, k):
         right = votes_right(orders, truth, rule=rule).mean()
         assert chance_mmv(np.array([counts]), np.array([0]), k, rule=rule)[0] == pytest.approx(right)
     assert chance_acc(np.array([n]), np.array([r]), k)[0] == pytest.approx(acc_at_k(frame, depth).mean())
-    assert chance_precision(np.array([n]), np.array([r]), depth)[0] == pytest.approx(precision_at_k(frame, depth).mean())
+    assert chance_precision(np.array([n]), np.array([r]), depth)[0] == pytest.approx(
+        precision_at_k(frame, depth).mean()
+    )
     if depth == k:
         assert chance_ap(np.array([n]), np.array([r]), k)[0] == pytest.approx(ap_at_k(frame, k).mean())
 

@@ -36,7 +36,8 @@ def test_patient_bootstrap_meets_the_golden_figures(golden, counts, draws):
     assert cluster_robust_se(*counts) == pytest.approx(expected["cluster_robust_se"])
     assert design_effect(*counts) == pytest.approx(expected["design_effect"])
     interval = bootstrap_interval(statistic, weights)
-    assert (interval.low, interval.high, interval.method) == (*pytest.approx(expected["bca"], abs=1e-6), "bca")
+    assert (interval.low, interval.high) == pytest.approx(expected["bca"], abs=1e-6)
+    assert interval.method == "bca"
 
 
 def test_wilson_with_design_effect_meets_the_golden_figure(golden, counts):
@@ -81,7 +82,9 @@ def test_a_perfect_rate_counts_patients_not_tiles():
     assert "optimistic" in interval.note
 
 
-@pytest.mark.parametrize(("n", "method", "note"), [(4, "n/a", "4 patients"), (9, "percentile", "optimistic, 9 patients")])
+@pytest.mark.parametrize(
+    ("n", "method", "note"), [(4, "n/a", "4 patients"), (9, "percentile", "optimistic, 9 patients")]
+)
 def test_few_patients_are_said(n, method, note):
     rng = np.random.default_rng(0)
     statistic = ratio(rng.uniform(2, 8, n), np.full(n, 10.0))

@@ -3,6 +3,8 @@
 import io
 
 import numpy as np
+from PIL import Image
+
 from histokin.report import (
     CohortSection,
     EvaluationSection,
@@ -18,7 +20,6 @@ from histokin.report import (
     TrainingSection,
     Value,
 )
-from PIL import Image
 
 
 def jpeg(seed: int = 0) -> bytes:

@@ -1,4 +1,5 @@
 import pytest
+
 from histokin.report.document import CohortSection, MapSection, MetricRow, MetricTable, SlideCard, Value
 
 

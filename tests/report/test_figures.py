@@ -1,6 +1,7 @@
 import re
 
 import pytest
+
 from histokin.report import figures
 from histokin.report.document import MetricRow, Value
 from histokin.report.figures import Colouring, Scale
@@ -51,7 +52,7 @@ def test_a_value_without_interval_or_number_draws_what_there_is():
 
 def test_ticks_are_round_and_inside():
     assert figures.ticks(0, 1, 5) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert figures.ticks(3.1, 9.2, 3) == pytest.approx([5.0])  # steps of 5
+    assert figures.ticks(3.1, 9.2, 3) == pytest.approx([5.0, 7.5])  # steps of 2.5
     assert figures.ticks(2, 2) == [2]
 
 

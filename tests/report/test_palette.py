@@ -2,6 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+
 from histokin.report import palette
 
 # Machado et al. 2009, severity 1.0, on linear RGB.
@@ -34,7 +35,7 @@ def test_every_colour_has_three_to_one_on_every_ground_of_both_themes(theme, gro
 
 @pytest.mark.parametrize("theme", [0, 1])
 def test_text_reaches_the_aa_contrast(theme):
-    grounds = {name: ("page", "panel", "well", "accent-tint") for name in ("text", "muted", "accent", "eosin")} | {
+    grounds = dict.fromkeys(("text", "muted", "accent", "eosin"), ("page", "panel", "well", "accent-tint")) | {
         f"{name}-text": (f"{name}-tint", "panel") for name in ("good", "bad", "warn")
     }
     for ink, papers in grounds.items():

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from histokin.report import wording
 from histokin.report.document import Value
 

@@ -2,10 +2,10 @@ import hashlib
 import json
 
 import pytest
+from report import documents
+
 from histokin.report import write_report
 from histokin.report.write import report_json
-
-from report import documents
 
 
 def test_both_files_are_written_and_nothing_else(tmp_path):

@@ -148,12 +148,13 @@ def bca_ends(statistic: Statistic, draws: np.ndarray, n_clusters: int) -> tuple[
     """Bias-corrected and accelerated ends (Efron 1987); None where z0 or a cannot be had.
 
     z0 = PHI^-1((#{t < theta} + .5 #{t = theta}) / B); a = sum d^3 / (6 (sum d^2)^1.5) with d = mean(jack) - jack_p,
-    leave-one-patient-out. Equality is exact: equal ratios of whole numbers are equal floats.
+    leave-one-patient-out.
     """
     from scipy.special import ndtr, ndtri
 
     theta = float(statistic(np.ones((1, n_clusters)))[0])
-    z0 = float(ndtri(((draws < theta).sum() + 0.5 * (draws == theta).sum()) / len(draws)))
+    is_equal = np.abs(draws - theta) <= 1e-12 * max(1.0, abs(theta))  # the order of a sum must not decide a tie
+    z0 = float(ndtri(((draws[~is_equal] < theta).sum() + 0.5 * is_equal.sum()) / len(draws)))
     jack = statistic(1 - np.eye(n_clusters))
     d = jack.mean() - jack
     spread = float((d**2).sum()) ** 1.5

@@ -144,8 +144,7 @@ def evaluate_slides(
                 metric, is_scaled = floor_distance(name)
                 repeats = [bags] if isinstance(bags[0], np.ndarray) else list(bags)
                 found_all = tuple(
-                    _nearest_slides(_checked(name, repeat, items), task, name=name, **how)
-                    for repeat in repeats
+                    _nearest_slides(_checked(name, repeat, items), task, name=name, **how) for repeat in repeats
                 )
                 distance = metric + (", z-scored" if is_scaled else "")
                 ranked.append(Ranked(name, "floor", distance, found_all, strategy))
@@ -160,9 +159,7 @@ def evaluate_slides(
                 reference=main,
                 seed=seed,
                 protocol={
-                    **_protocol(
-                        task, level="slide", k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked
-                    ),
+                    **_protocol(task, level="slide", k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked),
                     "strategies": list(strategies),
                     "tiles_a_bag": limit,
                 },

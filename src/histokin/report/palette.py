@@ -20,7 +20,7 @@ CATEGORICAL: tuple[tuple[str, str], ...] = (  # (light, dark)
     ("#870000", "#dc2e12"),  # red
     ("#245148", "#5affff"),  # teal
     ("#87635a", "#c38778"),  # brown
-    ("#363f09", "#96c378"),  # olive
+    ("#2a3008", "#96c378"),  # olive
     ("#510951", "#9669c3"),  # plum
 )
 NEUTRAL = ("#827c8e", "#7d778f")  # points without a class, and what is not one of several

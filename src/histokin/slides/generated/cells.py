@@ -57,6 +57,7 @@ class _Scene:
 def populate(
     rng: np.random.Generator,
     grid: Grid,
+    *,
     size: tuple[int, int],
     mpp: float,
     regions: Regions,
@@ -75,7 +76,7 @@ def populate(
     _add_fibroblasts(scene, share, uneven, inflamed, style)
     _add_necrosis(scene, share, style)
     _add_fat_nuclei(scene)
-    _add_walls(scene, style)
+    _add_walls(scene)
     return Cells(plane, _add_red_cells(scene, size, share), _distance_to(grid, tumour))
 
 
@@ -107,10 +108,10 @@ def _add_lymphocytes(
     patch = smooth_noise(rng, grid, 200.0, octaves=3)
     inflamed = ramp(patch, *np.quantile(patch, [1 - diagnosis.inflamed, 1 - 0.4 * diagnosis.inflamed]))
     inflamed *= share[STROMA] + share[GLAND] + np.float32(0.4) * share[TUMOUR]
-    density = lymphoid * (1 - np.float32(0.88) * germinal) * np.minimum(loose, 1.35) * np.float32(12500)
+    density = lymphoid * (1 - np.float32(0.88) * germinal) * np.minimum(loose, 1.35) * np.float32(15500)
     density *= style.density[LYMPHOID]
     density += inflamed * uneven * np.float32(2300) + share[GLAND] * np.float32(350) + share[STROMA] * np.float32(70)
-    scene.spread(density, LYMPHOCYTE, 48, min_um=6.0)
+    scene.spread(density, LYMPHOCYTE, 48, min_um=5.7)
     scene.spread(lymphoid * germinal * np.float32(6800), CENTROBLAST, 32, min_um=8.0)
     return inflamed
 
@@ -152,9 +153,8 @@ def _add_fat_nuclei(scene: _Scene) -> None:
     scene.plane.stamp_turned(rng, points, angles, make_turned_stamps(rng, ENDOTHELIAL, scene.mpp, 3))
 
 
-def _add_walls(scene: _Scene, style: PatientStyle) -> None:
+def _add_walls(scene: _Scene) -> None:
     """Epithelial nuclei point at the lumen, those of vessels lie round it."""
-    del style
     rng, fields, grid = scene.rng, scene.fields, scene.grid
     for rings, kind, turn in ((fields.glands, EPITHELIAL, 0.0), (fields.vessels, ENDOTHELIAL, np.pi / 2)):
         if not len(rings.nuclei):
@@ -176,7 +176,7 @@ def _add_red_cells(scene: _Scene, size: tuple[int, int], share: dict[int, F32]) 
     full = (fields.vessels.lumen_um > 1.5) * ramp(smooth_noise(rng, grid, 120.0, octaves=2), -0.3, 0.3)
     solid = (fields.void_um < -1.0).astype(np.float32) * (fields.ring_um < -3.0)
     density = pool * solid * np.minimum(thin, 1.3) * np.float32(38000) + full * np.float32(22000)
-    points = scatter(rng, grid, density * (fields.fat < 0.3), min_um=4.7, jitter=0.45)
+    points = scatter(rng, grid, np.asarray(density * (fields.fat < 0.3), np.float32), min_um=4.7, jitter=0.45)
     if len(points):
         plane.stamp_any(rng, points, make_red_cells(rng, scene.mpp, 48))
     return plane

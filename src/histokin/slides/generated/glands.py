@@ -6,7 +6,7 @@ A ring has an outer outline, a wall and a lumen. Distances are in um, positive i
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .noise import F32, F64, Grid, scatter
 
@@ -75,16 +75,19 @@ def place_rings(rng: np.random.Generator, grid: Grid, density: F32, style: RingS
         return rings
     radii = style.radius * np.exp(rng.normal(0, style.radius_spread, len(centres)))
     if len(centres) > 1:  # neighbours touch at most: half-merged glands show each other's nuclei in their lumens
-        nearest = np.asarray(cKDTree(centres).query(centres, k=2)[0])[:, 1]
+        nearest = np.asarray(KDTree(centres).query(centres, k=2)[0])[:, 1]
         radii = np.minimum(radii, 0.56 * nearest)
-    drawn = [_draw(rng, grid, rings, centre, radius, style) for centre, radius in zip(centres, radii, strict=True)]
+    drawn = [
+        _draw(rng, grid, rings, centre=centre, radius=radius, style=style)
+        for centre, radius in zip(centres, radii, strict=True)
+    ]
     rings.nuclei = np.concatenate([nuclei for nuclei, _ in drawn])
     rings.angles = np.concatenate([angles for _, angles in drawn])
     return rings
 
 
 def _draw(
-    rng: np.random.Generator, grid: Grid, rings: Rings, centre: F64, radius: float, style: RingStyle
+    rng: np.random.Generator, grid: Grid, rings: Rings, *, centre: F64, radius: float, style: RingStyle
 ) -> tuple[F64, F64]:
     """Draw one ring into the fields; returns its nuclei and their directions."""
     amplitude = rng.normal(0, 0.03 + 0.09 * style.disorder, 6) / (1 + 0.35 * np.arange(6))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Grid:
         return self.width * self.um, self.height * self.um
 
     def centres(self) -> tuple[F32, F32]:
-        """x (1, W) and y (H, 1) of the cells' centres in um."""
+        """Columns' x (1, W) and rows' y (H, 1) of the cells' centres in um."""
         x = (np.arange(self.width, dtype=np.float32) + 0.5) * np.float32(self.um)
         y = (np.arange(self.height, dtype=np.float32) + 0.5) * np.float32(self.um)
         return x[None, :], y[:, None]
@@ -133,9 +133,11 @@ def jittered_lattice(rng: np.random.Generator, grid: Grid, step_um: float, jitte
     return np.stack([x, y], axis=-1).reshape(-1, 2) * step_um
 
 
-def nearest_two(points: F64, x: F32, y: F32) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def nearest_two(
+    points: F64, x: NDArray[np.floating], y: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Distances (n, 2) in um to the two nearest points and these points' numbers (n, 2), for n places."""
-    distances, at = cKDTree(points).query(np.stack([x, y], axis=-1), k=2)
+    distances, at = KDTree(points).query(np.stack([x, y], axis=-1), k=2)
     return np.asarray(distances), np.asarray(at)
 
 

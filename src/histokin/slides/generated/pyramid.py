@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -60,7 +61,7 @@ def write_pyramid(
         ValueError: not (height, width, 3) uint8, or tile or levels impossible.
     """
     height, width = _check(rgb, tile, levels, mpp)
-    downsamples = [d for d in levels if d == 1 or max(width, height) // d >= _MIN_LEVEL_PX and min(width, height) >= d]
+    downsamples = [d for d in levels if d == 1 or (max(width, height) >= d * _MIN_LEVEL_PX and min(width, height) >= d)]
     below = [_Level(d, width // d, tile, quality) for d in downsamples[1:]]
     resolution = (1e4 / mpp, 1e4 / mpp)
 
@@ -94,7 +95,7 @@ def _check(rgb: Rows, tile: int, levels: Sequence[int], mpp: float) -> tuple[int
         raise ValueError(f"need (height, width, 3) pixels, got {shape}")
     if tile < 16 or tile % 16:
         raise ValueError(f"tile must be a multiple of 16, got {tile}")
-    if not levels or levels[0] != 1 or any(b <= a for a, b in zip(levels, levels[1:], strict=False)):
+    if not levels or levels[0] != 1 or any(b <= a for a, b in pairwise(levels)):
         raise ValueError(f"levels must ascend from 1, got {tuple(levels)}")
     if not mpp > 0:
         raise ValueError(f"mpp must be above 0, got {mpp}")

@@ -74,14 +74,14 @@ def patient_style(seed: int, patient: int, colour_leak: float) -> PatientStyle:
     base = np.zeros((len(CLASSES), 2))
     for index, parts in _BASE.items():
         base[index] = parts
-    factor = np.exp(rng.normal(0, 0.22, base.shape))
+    factor = np.exp(rng.normal(0, 0.18, base.shape))
     lift = np.maximum(rng.normal(0, 0.03, len(CLASSES)), 0)
     nuclear = np.exp(rng.normal(0, 0.15, len(CLASSES)))
     for index in _CONFOUNDED:
         kept = colour_leak * base[index] + (1 - colour_leak) * np.array(_COMMON)
         base[index] = np.maximum(kept * factor[index], 0.03)
         base[index, 0] += lift[index]
-    strength = np.exp(rng.normal(0, (0.16, 0.18)))
+    strength = np.exp(rng.normal(0, (0.12, 0.13)))
     stains = np.stack(
         [
             _unit(np.array(_HAEMATOXYLIN) + rng.normal(0, 0.035, 3)) * strength[0],
@@ -135,7 +135,7 @@ def draw_pen(rng: np.random.Generator, grid: Grid, outside_um: F32) -> tuple[F32
     mask: U8 = np.zeros(grid.shape, np.uint8)
     points = np.round(line / grid.um * 16).astype(np.int32)
     cv2.polylines(mask, [points[None]], False, 255, max(1, round(pen_um / grid.um)), cv2.LINE_AA, 4)
-    ink = blur(mask.astype(np.float32) / 255, max(0.02 * pen_um / grid.um, 0.8))
+    ink = blur(mask.astype(np.float32) * np.float32(1 / 255), max(0.02 * pen_um / grid.um, 0.8))
     streaks = 1 + 0.13 * smooth_noise(rng, grid, pen_um / 3, octaves=4)
     streaks -= 0.12 * np.exp(-((outside_um / 30) ** 2))  # ink runs off the ledge of the coverslipped tissue
     colour = list(PEN_COLOURS)[int(rng.integers(len(PEN_COLOURS)))]

@@ -109,7 +109,7 @@ def weave(rng: np.random.Generator, grid: Grid, regions: Regions, diagnosis: Dia
     return Fields(
         haematoxylin=haematoxylin,
         eosin=eosin,
-        fibre=fibre,
+        fibre=np.asarray(fibre, np.float32),
         granule=blur(_by_class(_GRANULE)[regions.classes], 3.0),
         u=u,
         v=v,
@@ -117,8 +117,8 @@ def weave(rng: np.random.Generator, grid: Grid, regions: Regions, diagnosis: Dia
         fill_h=fill_h,
         fill_e=fill_e,
         ring_um=np.maximum(glands.body_um, vessels.body_um),
-        ring_h=ring_h * tone_h,
-        ring_e=ring_e * tone_e,
+        ring_h=np.asarray(ring_h * tone_h, np.float32),
+        ring_e=np.asarray(ring_e * tone_e, np.float32),
         fat=share_of(regions, FAT, 0.7),
         fat_wall_um=regions.fat_wall_um,
         septum=septum,
@@ -203,7 +203,8 @@ def _stream(rng: np.random.Generator, grid: Grid) -> tuple[F32, F32]:
     # amplitude well below wavelength: nearer to it, the strands close into rings and look like wood
     bend_u, bend_v = (np.float32(200) * smooth_noise(rng, grid, 600.0, octaves=3, gain=0.33) for _ in "uv")
     ripple = np.float32(2.6) * smooth_noise(rng, grid, 28.0, octaves=2)
-    return x * cos + y * sin + bend_u, y * cos - x * sin + bend_v + ripple
+    u, v = x * cos + y * sin + bend_u, y * cos - x * sin + bend_v + ripple
+    return np.asarray(u, np.float32), np.asarray(v, np.float32)
 
 
 def _fillings(
@@ -219,7 +220,7 @@ def _fillings(
     cloud, crumbs, kind = cloud[is_held], crumbs[is_held], glands.filling[is_held]
     amount = np.abs(kind) * ramp(glands.lumen_um[is_held], 0.0, 9.0)
     wisps = np.exp(-((cloud / np.float32(0.45)) ** 2))
-    debris = ramp(cloud + np.float32(0.7) * crumbs, 0.5, 1.6)
+    debris = ramp(np.asarray(cloud + np.float32(0.7) * crumbs, np.float32), 0.5, 1.6)
     is_mucin = kind > 0
     h[is_held] = amount * np.where(is_mucin, 0.05 + 0.16 * wisps, 0.16 * debris)
     e[is_held] = amount * np.where(is_mucin, 0.03 + 0.06 * wisps, (0.12 + style.eosin[NECROSIS]) * debris)

@@ -1,0 +1,157 @@
+"""Recipes: shipped text, defaults, refusals that help, overrides, and what auto becomes."""
+
+import pytest
+import torch
+
+from histokin.encoders import EncoderCard, build_network, save_encoder
+from histokin.errors import RecipeError
+from histokin.learn import Recipe, override, parse_duration, parse_recipe, read_recipe, recipe_text, resolve_recipe
+from histokin.learn.reading import known_keys, shipped_recipes
+from histokin.learn.recipe import AUTO, differences, fill_autos, settled, with_steps
+from histokin.learn.resolve import default_train_px
+
+CPU = torch.device("cpu")
+
+
+def test_the_shipped_recipe_is_the_defaults_with_every_key_commented():
+    assert read_recipe("simclr") == Recipe()
+    text = shipped_recipes()["simclr"]
+    for key in known_keys():
+        assert f"{key.rpartition('.')[2]}:" in text
+
+
+def test_a_recipe_survives_being_written_and_read():
+    recipe = override(Recipe(), ["seed=4", "optimiser.lr=1e-5", "backbone.args={a: [1, 2]}", "views.mean=[.1, .2, .3]"])
+    assert parse_recipe(recipe_text(recipe), where="x") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("sed: 3", r"no key 'sed'\. The nearest known key is 'seed'"),
+        ("loss: {temprature: 0.1}", r"no key 'loss\.temprature'\. The nearest known key is 'loss\.temperature'"),
+        ("temperature: 0.1", r"no key 'temperature'\. The nearest known key is 'loss\.temperature'"),
+        ("optimizer: {lr: 1}", r"no key 'optimizer'"),
+        ("zzzqqq: 1", r"Known keys: method, seed"),
+        ("loss: {temperature: -1}", r"loss: temperature must be > 0"),
+        ("loss: {temperature: warm}", r"loss\.temperature: Input should be a valid number.*got 'warm'"),
+        ("run: {steps: never}", r"run\.steps: .*got 'never'"),
+        ("run: {budget: soon}", r"'soon' is no duration; write 90s, 5m or 1h30m"),
+        ("run: {batch: 1}", r"batch must be >= 2"),
+        ("views: {zoom_min: 3}", r"zoom_min <= zoom_max"),
+        ("views: {grey: 2}", r"grey is a probability"),
+        ("precision: fp8", r"precision: .*got 'fp8'"),
+        ("- a", r"a recipe is a mapping"),
+        ("a: [", r"no YAML"),
+    ],
+)
+def test_refusals_name_the_key_and_a_way_out(text, match):
+    with pytest.raises(RecipeError, match=match):
+        parse_recipe(text, where="mine.yaml")
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers():
+    assert parse_recipe("optimiser: {lr: 4e-3}", where="x").optimiser.lr == 0.004
+
+
+def test_overrides_change_what_they_name():
+    recipe = override(Recipe(), ["loss.temperature=0.5", "run.steps=10", "backbone.args={}", "backbone.args.x=1"])
+    assert (recipe.loss.temperature, recipe.run.steps, recipe.backbone.args) == (0.5, 10, {"x": 1})
+
+
+@pytest.mark.parametrize("assignment", ["loss.temprature=1", "los.temperature=1", "loss.temperature.x=1"])
+def test_overrides_of_unknown_keys_are_refused(assignment):
+    with pytest.raises(RecipeError, match=r"--set los.*no key.*nearest known key is 'loss\.temperature'"):
+        override(Recipe(), [assignment])
+
+
+def test_an_override_without_a_value_is_refused():
+    with pytest.raises(RecipeError, match="key=value"):
+        override(Recipe(), ["seed"])
+
+
+def test_unknown_recipes_are_answered_with_the_shipped():
+    with pytest.raises(RecipeError, match="shipped: simclr"):
+        read_recipe("simclear")
+
+
+@pytest.mark.parametrize(
+    ("px", "cpu", "gpu"), [(80, 48, 48), (128, 80, 80), (224, 96, 128), (256, 96, 160), (512, 96, 224), (32, 32, 32)]
+)
+def test_views_are_sized_by_tile_and_machine(px, cpu, gpu):
+    assert (default_train_px(px, "cpu"), default_train_px(px, "cuda")) == (cpu, gpu)
+
+
+def test_everything_auto_is_filled_once_the_steps_are_known():
+    recipe = with_steps(resolve_recipe(Recipe(), 80, CPU), 1000)
+    assert "auto" not in recipe_text(recipe)
+    assert (recipe.backbone.name, recipe.views.train_px, recipe.views.embed_px) == ("resnet10t", 48, 64)
+    assert (recipe.run.checkpoint_every, recipe.run.monitor_every) == (50, 125)
+
+
+def test_the_backbone_is_larger_on_a_gpu():
+    recipe = override(Recipe(), ["precision=bf16"])
+    assert resolve_recipe(recipe, 256, torch.device("cuda")).backbone.name == "resnet50"
+
+
+def test_a_named_backbone_gets_no_arguments_of_the_small_one():
+    assert resolve_recipe(override(Recipe(), ["backbone.name=resnet18"]), 80, CPU).backbone.args == {}
+
+
+def test_initial_weights_bring_their_network_and_normalisation(tmp_path):
+    args = {"channels": [8, 8, 16, 24], "stem_width": 8, "layers": [1, 1, 1, 1]}
+    network = build_network("resnet10t", args, seed=0)
+    card = EncoderCard(
+        name="a",
+        architecture="resnet10t",
+        model_args=args,
+        weights_sha256="",
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        mpp=1.0,
+        tile_px=32,
+        input_px=32,
+        embed_dim=24,
+        pooling="pooled",
+        method="x",
+    )
+    save_encoder(tmp_path, network, card)
+    recipe = resolve_recipe(override(Recipe(), [f"backbone.init={tmp_path}"]), 32, CPU)
+    assert (recipe.backbone.args, recipe.views.mean, recipe.views.std) == (args, card.mean, card.std)
+
+
+def test_initial_weights_that_do_not_exist_are_refused():
+    with pytest.raises(RecipeError, match="neither an encoder folder nor a weights file"):
+        resolve_recipe(override(Recipe(), ["backbone.init=runs/none"]), 32, CPU)
+
+
+def test_an_unresolved_key_is_not_used():
+    with pytest.raises(ValueError, match=r"run\.steps is still auto"):
+        settled(Recipe().run.steps, "run.steps")
+
+
+def test_differences_name_keys_and_both_sides():
+    other = override(Recipe(), ["loss.temperature=0.5", "seed=1"])
+    assert differences(Recipe(), other) == ["seed: 0, 1", "loss.temperature: 0.2, 0.5"]
+
+
+def test_autos_are_filled_from_what_a_run_found_and_nothing_else():
+    found = with_steps(resolve_recipe(Recipe(), 80, CPU), 123)
+    asked = override(Recipe(), ["loss.temperature=0.5"])
+    filled = fill_autos(asked, found)
+    assert filled.run.steps == 123
+    assert differences(filled, found) == ["loss.temperature: 0.5, 0.2"]
+    assert asked.run.steps == AUTO
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("0.5m", 30), ("45", 45), (12, 12)]
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "5x", "-3s", "5m3h", "nan"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ValueError, match="no duration"):
+        parse_duration(text)
