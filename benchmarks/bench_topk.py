@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
 from histokin.artefacts import versions, write_json
 from histokin.search import top_k
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from histokin.evaluate import Items
 
 MASK = 2**64 - 1

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from histokin.evaluate.chance import chance_acc, chance_ap, chance_mmv, chance_precision, constant_labels, permuted_null
 from histokin.evaluate.retrieval import Retrieved, acc_at_k, ap_at_k, precision_at_k
 from histokin.evaluate.votes import votes_right

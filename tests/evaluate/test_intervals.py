@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from histokin.evaluate.intervals import (
     bca_ends,
     bootstrap_interval,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from histokin.errors import StoreError
 from histokin.evaluate.label_free import (
     alignment,

@@ -1,7 +1,10 @@
 """Retrieval metrics against the golden lists and the generated set F1 under all exclusion rules."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+
 from histokin.evaluate.chance import chance_acc, chance_ap
 from histokin.evaluate.items import make_task
 from histokin.evaluate.retrieval import (
@@ -93,7 +96,7 @@ def test_acc_never_falls_with_k(f1):
     task = make_task(f1.items, leave_out="patient", max_queries=999, seed=0)
     frame = task.frame(top_k(f1.x, f1.x, 10, query_groups=f1.patient, database_groups=f1.patient))
     values = [acc_at_k(frame, k) for k in range(1, 11)]
-    assert all((after >= before).all() for before, after in zip(values, values[1:], strict=False))
+    assert all((after >= before).all() for before, after in pairwise(values))
 
 
 def test_a_class_of_one_patient_counts_as_misses():

@@ -4,9 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from histokin.evaluate.votes import votes, votes_right
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from histokin.evaluate.votes import votes, votes_right
 
 label_lists = st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=8)
 

@@ -33,7 +33,7 @@ def tiles():
     """(20, 32, 32, 3) uint8: smooth coloured noise, pink on the whole."""
     rng = np.random.default_rng(7)
     coarse = rng.normal(0, 40, (20, 8, 8, 3)).repeat(4, 1).repeat(4, 2)
-    return np.clip(coarse + [190, 150, 180] + rng.normal(0, 8, (20, 32, 32, 3)), 0, 255).astype(np.uint8)
+    return np.clip(coarse + np.array([190, 150, 180]) + rng.normal(0, 8, (20, 32, 32, 3)), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def test_draws_are_uniform_and_uncorrelated():
     u = np.stack(
         [draw_uniforms(1, "views", s, samples=np.arange(n_samples), n_views=2, n_draws=6) for s in range(n_steps)]
     )
-    assert 0 <= u.min()
+    assert u.min() >= 0
     assert u.max() < 1
     flat = np.sort(u.ravel())
     distance = np.abs(flat - (np.arange(len(flat)) + 0.5) / len(flat)).max()

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from histokin.errors import StoreError
-from histokin.search import top_k
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from histokin.errors import StoreError
+from histokin.search import top_k
 
 TIES = np.array([[3, 4], [4, 3], [3, 4], [5, 0], [0, 5], [4, 3], [3, 4], [-3, 4]], dtype=float)
 TIE_GROUPS = np.array([0, 0, 1, 1, 2, 2, 3, 3])
@@ -141,7 +142,7 @@ def test_zero_and_infinite_vectors_are_refused_by_row():
 
 
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ValueError, match="need .Q, d. queries"):
+    with pytest.raises(ValueError, match=r"need \(Q, d\) queries"):
         top_k(np.ones((2, 3)), np.ones((2, 4)), 1)
     with pytest.raises(ValueError, match="k must be at least 1"):
         top_k(TIES, TIES, 0)

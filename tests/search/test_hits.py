@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from histokin.artefacts import plain
 from histokin.search import Archive, Hits, top_k
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from histokin.errors import StoreError
 from histokin.search import Archive, median_of_minimum, nearest_slides, rank_slides
 

@@ -11,7 +11,7 @@ import numpy as np
 from histokin.search import top_k
 from histokin.streams import stream
 
-MAX_ROWS = 20_000
+MAX_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class TrainingResult:
     """What a run came to.
 
     loss is the mean over the last tenth of the steps; monitors are those of the last look; alarms are sentences, empty
-    for a sound run; is_new is False when the folder already held this result.
+    for a sound run; notes say what was done otherwise than asked; is_new is False when the folder already held it.
     """
 
     folder: Path
@@ -64,6 +64,7 @@ class TrainingResult:
     loss: float
     monitors: dict[str, float]
     alarms: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     is_new: bool = True
 
     @property
@@ -146,8 +147,8 @@ def _finished(folder: Path, inputs: RunInputs) -> TrainingResult | None:
     refuse_if_different(
         [f"{key}: {mine[key][:12]}, {theirs[key][:12]}" for key in mine if mine[key] != theirs[key]], path
     )
-    content["alarms"] = tuple(content["alarms"])
-    return TrainingResult(folder=folder, is_new=False, **content)
+    sentences = {key: tuple(content.pop(key)) for key in ("alarms", "notes")}
+    return TrainingResult(folder=folder, is_new=False, **sentences, **content)
 
 
 def _input_digests(inputs: RunInputs) -> dict[str, str]:
@@ -296,10 +297,15 @@ def _finish(source: PixelSource, inputs: RunInputs, state: TrainState, folder: P
             loss=loss,
             trivial=state.method.trivial_loss(batch),
         ),
+        notes=() if batch == recipe.run.batch else (_reduced(batch, recipe.run.batch, n),),
     )
     content = {key: value for key, value in plain(result).items() if key not in {"folder", "is_new"}}
     write_json(folder / RESULT, {**content, "inputs": digests})
     return result
+
+
+def _reduced(batch: int, asked: int, n_tiles: int) -> str:
+    return f"there are {n_tiles} tiles: a batch holds {batch} of them instead of {asked}, so that none is in it twice"
 
 
 def _card(source: PixelSource, recipe: Recipe, state: TrainState, run: str) -> EncoderCard:

@@ -50,8 +50,8 @@ def find_floors(store: Path) -> dict[str, list[Path]]:
     """The floors' stores that lie beside an encoder's, by floor; `random` holds that encoder's own three."""
     name = EmbeddingStore(store).encoder
     found: dict[str, list[Path]] = {}
-    for path in sorted(p for p in store.parent.glob("*") if any(p.glob("*.h5"))):
-        other = EmbeddingStore(path).encoder
+    beside = {EmbeddingStore(p).encoder: p for p in store.parent.glob("*") if any(p.glob("*.h5"))}
+    for other, path in sorted(beside.items()):  # by name: the seeds of `random` in their order
         if path.name.startswith("floor-"):
             found[other] = [path]
         elif other.startswith(f"{name}-random-"):

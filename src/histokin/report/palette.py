@@ -17,10 +17,10 @@ CATEGORICAL: tuple[tuple[str, str], ...] = (  # (light, dark)
     ("#0069a5", "#4bb4ff"),  # sky
     ("#4b00a5", "#9d45d8"),  # violet
     ("#875100", "#ffc300"),  # gold
-    ("#870000", "#dc2e12"),  # red
     ("#245148", "#5affff"),  # teal
+    ("#980030", "#dc2e12"),  # red
     ("#87635a", "#c38778"),  # brown
-    ("#2a3008", "#96c378"),  # olive
+    ("#484008", "#96c378"),  # olive
     ("#510951", "#9669c3"),  # plum
 )
 NEUTRAL = ("#827c8e", "#7d778f")  # points without a class, and what is not one of several

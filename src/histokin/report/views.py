@@ -295,6 +295,7 @@ def _row_view(row: MetricRow, axis: figures.ForestAxis | None, metric: str, *, i
 
 
 def tables_of(evaluation: EvaluationSection | None) -> list[MetricTable]:
+    """The tables of an evaluation, if there is one."""
     return evaluation.tables if evaluation else []
 
 

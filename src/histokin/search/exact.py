@@ -77,7 +77,8 @@ def top_k(
     scores = np.full((len(queries), k), np.nan)
     scale = _Scale.of(database, metric, block)
     groups = _codes(query_groups, database_groups)
-    rows = _Rows(database, scale, metric, block)
+    is_reused = len(queries) > query_block and database.size <= _RESIDENT
+    rows = _Rows(database, scale, metric, block, is_resident=is_reused)
     for start in range(0, len(queries), query_block):
         part = slice(start, start + query_block)
         asked = _Asked.of(queries, part, metric, groups[0], query_ids)
@@ -140,10 +141,9 @@ class _Scale:
 class _Rows:
     """The database as float32 blocks for products and as float64 rows for the last word."""
 
-    def __init__(self, database: np.ndarray, scale: _Scale, metric: Metric, block: int) -> None:
+    def __init__(self, database: np.ndarray, scale: _Scale, metric: Metric, block: int, *, is_resident: bool) -> None:
         self.database, self.norms, self.metric, self.block = database, scale.norms, metric, block
-        is_small = database.size <= _RESIDENT
-        self.resident = [self._convert(start) for start in self._starts()] if is_small else None
+        self.resident = [self._convert(start) for start in self._starts()] if is_resident else None
 
     def __len__(self) -> int:
         return len(self.database)

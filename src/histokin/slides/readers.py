@@ -151,6 +151,11 @@ def _tiff_size(path: Path) -> tuple[int, int]:
     try:
         with tifffile.TiffFile(path) as file:
             page: Any = file.pages[0]
+            size, end = path.stat().st_size, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
+            if end > size:
+                raise SlideUnreadable(
+                    f"the file is truncated: it has {size} bytes, its pixels end at {end}", path, "Copy it again."
+                )
             return int(page.imagewidth), int(page.imagelength)
     except (tifffile.TiffFileError, IndexError, OSError, struct.error) as error:
         raise SlideUnreadable(
@@ -188,17 +193,19 @@ def _decode_picture(path: Path) -> tuple[str, Pixels]:
 
 
 def _decode_tiff(path: Path) -> Pixels:
-    import tifffile
+    """Decode by Pillow, which brings libtiff's codecs along; tifffile needs a second package for most of them."""
+    from PIL import Image, UnidentifiedImageError
 
+    Image.MAX_IMAGE_PIXELS = None  # our own limit was checked before, with a clearer sentence
     try:
-        array = np.asarray(tifffile.imread(path, key=0))
-    except (tifffile.TiffFileError, ValueError, OSError, KeyError) as error:
-        raise SlideUnreadable(f"the TIFF cannot be decoded ({error})", path, "Replace the file.") from error
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] < 3):
-        raise SlideUnsupported(
-            f"pixels are {array.dtype} of shape {array.shape}, not 8-bit colour", path, "Convert it to 8-bit RGB."
-        )
-    return np.ascontiguousarray(array[..., :3] if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2))
+        with Image.open(path) as picture:
+            if picture.mode not in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr"):
+                raise SlideUnsupported(
+                    f"pixels are of mode {picture.mode}, not 8-bit colour", path, "Convert it to 8-bit RGB."
+                )
+            return np.asarray(picture.convert("RGB"), np.uint8)
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise SlideUnreadable(f"the TIFF cannot be decoded ({error})", path, "Convert it to 8-bit RGB.") from error
 
 
 def open_reader(path: Path) -> tuple[Reader, str]:
