@@ -89,6 +89,17 @@ def test_hundreds_of_equal_tiles_give_the_same_lists_in_any_storage_order(metric
         assert (found.ids == expected).all()
 
 
+@pytest.mark.parametrize("block", [777, 1024, 5000])
+def test_long_blocks_equal_a_full_sort(block):
+    rng = np.random.default_rng(4)
+    database = rng.normal(size=(5000, 12))
+    unit = database / np.linalg.norm(database, axis=1, keepdims=True)
+    scores = unit[:50] @ unit.T
+    scores[np.arange(50), np.arange(50)] = -np.inf
+    found = top_k(database[:50], database, 20, query_ids=np.arange(50), block=block, query_block=32)
+    assert (found.ids == np.argsort(-scores, axis=1, kind="stable")[:, :20]).all()
+
+
 def test_scores_are_bit_equal_for_every_block_shape_and_for_half_precision_files(tmp_path):
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(500, 24)).astype(np.float16)

@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,23 @@ def save_checkpoint(path: Path, state: TrainState, inputs: RunInputs) -> None:
         "method": state.method.state_dict(),
         "optimiser": state.optimiser.state_dict(),
     }
-    torch.save(content, buffer)
+    torch.save(_rebuilt(content), buffer)
     write_bytes(path, buffer.getvalue())
+
+
+def _rebuilt(value: Any) -> Any:
+    """The same content from objects of its own: equal states give equal bytes.
+
+    A pickle notes which of its objects are one and the same. A state that was read back shares other texts and storages
+    than one that grew, and its file would differ although nothing in it does.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {_rebuilt(key): _rebuilt(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_rebuilt(item) for item in value)
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def resume(path: Path, state: TrainState, inputs: RunInputs, device: torch.device) -> None:

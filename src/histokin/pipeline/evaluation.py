@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histokin.artefacts import Ledger, digest_file, digest_of, plain, write_json, write_text
+from histokin.artefacts import Ledger, digest_file, digest_of, write_json, write_text
 from histokin.errors import EvaluationError
 from histokin.evaluate import (
     Evaluation,
@@ -96,14 +96,13 @@ def evaluate(
         "cohort": tiling.cohort.digest,
     }
     path = ledger.folder / "evaluation.json"
-    if ledger.find("evaluation", inputs) is not None:
-        return Assessment(ledger.folder, json.loads(path.read_text(encoding="utf-8")))
-    gathered = gather(tiling, store, floors)
-    document = _Judge(tiling, gathered, spec, ledger.folder, report).document()
-    write_json(path, document)
-    ledger.commit("evaluation", inputs, path)
+    if ledger.find("evaluation", inputs) is None:
+        gathered = gather(tiling, store, floors)
+        document = _Judge(tiling, gathered, spec, ledger.folder, report).document()
+        write_json(path, document)
+        ledger.commit("evaluation", inputs, path)
     ledger.write_manifest(["evaluation"])
-    return Assessment(ledger.folder, plain(document))
+    return Assessment(ledger.folder, json.loads(path.read_text(encoding="utf-8")))
 
 
 class _Judge:

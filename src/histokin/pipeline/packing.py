@@ -29,6 +29,7 @@ def pack_cohort(work: Workspace, tiling: Tiling, report: Reporter = silent) -> P
                     continue  # the embed stage reads it again and gives the slide its state
             receipts.append(receipt)
             task.advance(table_receipt.facts["n_kept"])
+    ledger.write_manifest([r.key for r in receipts])
     if not any(r.facts["n_tiles"] for r in receipts):
         raise TrainingError("not one tile could be read", work.root, "See the states of `histokin info`.")
     return PackedTiles(folder, tiling.spec, receipts)

@@ -68,7 +68,7 @@ def test_what_is_lost_is_made_anew_with_the_same_bytes_and_nothing_else_is(cohor
     notes = []
 
     class Task:
-        def advance(self, n: float = 1, note: str = "") -> None:
+        def advance(self, _n: float = 1, note: str = "") -> None:
             notes.append(note)
 
     @contextmanager
@@ -88,7 +88,7 @@ def test_an_interrupted_run_ends_in_the_bytes_of_an_uninterrupted_one(cohort, tm
         pass
 
     class Task:
-        def advance(self, n: float = 1, note: str = "") -> None:
+        def advance(self, _n: float = 1, note: str = "") -> None:
             if note == "P02_a":
                 raise Stop
 

@@ -9,17 +9,8 @@ from histokin.slides.generated.stain import patient_style, scanner_style
 from histokin.streams import stream
 
 POSITIVE = (
-    "haematoxylin",
-    "eosin",
-    "fibre",
-    "granule",
-    "fill_h",
-    "fill_e",
-    "ring_h",
-    "ring_e",
-    "fat",
-    "nuclear",
-    "ink",
+    *("haematoxylin", "eosin", "fibre", "granule", "fill_h", "fill_e"),
+    *("ring_h", "ring_e", "fat", "nuclear", "ink"),
 )
 
 

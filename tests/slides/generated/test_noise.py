@@ -38,10 +38,10 @@ def test_noise_is_standardised_and_smooth_at_its_scale(scale_um):
 
 
 def test_noise_has_no_stairs():
-    """OpenCV's affine warp rounds to 1/32 lattice cell; the second difference of a wide field then jumps."""
+    """Neither OpenCV's affine warp (rounds to 1/32 cell) nor its bicubic resize (bends straight slopes) passes this."""
     field = smooth_noise(stream(1, "noise"), Grid.over(2048, 2048, 0.5), 600.0, octaves=1)
     slope = np.abs(np.diff(field, axis=1))
-    assert np.abs(np.diff(field, n=2, axis=1)).max() < 0.2 * slope.max()
+    assert np.abs(np.diff(field, n=2, axis=1)).max() < 0.1 * slope.max()
 
 
 @pytest.mark.parametrize("bandpass", [False, True])

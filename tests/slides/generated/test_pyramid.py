@@ -64,7 +64,7 @@ def test_edge_tiles_are_padded_with_the_edge_not_with_black(tmp_path):
     white = np.full((300, 300, 3), 240, np.uint8)
     write_pyramid(tmp_path / "a.tiff", white, mpp=0.5)
     with tifffile.TiffFile(tmp_path / "a.tiff") as tiff:
-        tiles = [segment for segment in _tiles(tiff)]
+        tiles = list(_tiles(tiff))
     for tile in tiles:
         assert tile.shape == (256, 256, 3)
         assert tile.min() >= 238

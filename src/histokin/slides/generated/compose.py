@@ -120,7 +120,7 @@ class Painter:
             h += held * up(slabs["fill_h"]) - void * h
             e += held * up(slabs["fill_e"]) - void * e
         if slabs["fat"].max() > 0.01:
-            fat, wall = up(slabs["fat"]), up(slabs["fat_wall_um"]) * np.float32(1 / 2.4)
+            fat, wall = up(slabs["fat"]), up(slabs["fat_wall_um"]) * np.float32(1 / 2.7)
             wall = np.exp(-(wall * wall)) * fat
             h += wall * np.float32(0.09) - fat * h
             e += wall * (np.float32(0.38) + np.float32(0.1) * coarse) + fat * (np.float32(0.012) - e)

@@ -57,7 +57,7 @@ class Grid:
 def smooth_noise(rng: np.random.Generator, grid: Grid, scale_um: float, *, octaves: int = 3, gain: float = 0.5) -> F32:
     """Fractal noise without a period, zero mean and unit deviation over the grid.
 
-    Each octave is a lattice of normal numbers, spaced scale / 2^octave, enlarged bicubically.
+    Each octave is a lattice of normal numbers, spaced scale / 2^octave, enlarged smoothly.
     """
     total = np.zeros(grid.shape, np.float32)
     for octave in range(octaves):
@@ -70,14 +70,16 @@ def smooth_noise(rng: np.random.Generator, grid: Grid, scale_um: float, *, octav
 
 
 def _enlarged_lattice(rng: np.random.Generator, height: int, width: int, step: float) -> F32:
-    """Normal numbers `step` cells apart with bicubic interpolation between, at a random phase.
+    """Normal numbers `step` cells apart, smooth between, at a random phase.
 
-    Enlarged by 4 at a time and cropped in between, so that the cost hardly depends on the step. One affine warp would
-    be shorter, but OpenCV rounds its coordinates to 1/32 lattice cell, which shows as stairs in wide fields.
+    Enlarged bicubically at first, then by 4 at a time and cropped in between, so that the cost hardly depends on the
+    step. One affine warp would be shorter, but OpenCV rounds its coordinates to 1/32 lattice cell, and wide fields get
+    stairs.
     """
     if step > 6:
         coarse = _enlarged_lattice(rng, height // 4 + 5, width // 4 + 5, step / 4)
-        full, lead = cv2.resize(coarse, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC), 8
+        # linear, then a box: OpenCV's bicubic does not keep straight slopes straight, which gives ripples of 4 cells
+        full, lead = cv2.blur(cv2.resize(coarse, None, fx=4, fy=4, interpolation=cv2.INTER_LINEAR), (5, 5)), 8
     else:
         shape = int(height / step) + 6, int(width / step) + 6
         size = round(shape[1] * step), round(shape[0] * step)

@@ -74,7 +74,7 @@ def patient_style(seed: int, patient: int, colour_leak: float) -> PatientStyle:
     base = np.zeros((len(CLASSES), 2))
     for index, parts in _BASE.items():
         base[index] = parts
-    factor = np.exp(rng.normal(0, 0.18, base.shape))
+    factor = np.exp(rng.normal(0, 0.13, base.shape))
     lift = np.maximum(rng.normal(0, 0.03, len(CLASSES)), 0)
     nuclear = np.exp(rng.normal(0, 0.15, len(CLASSES)))
     for index in _CONFOUNDED:
@@ -84,7 +84,7 @@ def patient_style(seed: int, patient: int, colour_leak: float) -> PatientStyle:
     strength = np.exp(rng.normal(0, (0.12, 0.13)))
     stains = np.stack(
         [
-            _unit(np.array(_HAEMATOXYLIN) + rng.normal(0, 0.035, 3)) * strength[0],
+            _unit(np.array(_HAEMATOXYLIN) + rng.normal(0, 0.028, 3)) * strength[0],
             _unit(np.array(_EOSIN) + rng.normal(0, (0.05, 0.02, 0.05))) * strength[1],
             _unit(np.array(_RED_CELLS)) * strength[1],
         ],

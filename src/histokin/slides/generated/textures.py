@@ -120,7 +120,7 @@ def weave(rng: np.random.Generator, grid: Grid, regions: Regions, diagnosis: Dia
         ring_h=np.asarray(ring_h * tone_h, np.float32),
         ring_e=np.asarray(ring_e * tone_e, np.float32),
         fat=share_of(regions, FAT, 0.7),
-        fat_wall_um=regions.fat_wall_um,
+        fat_wall_um=blur(np.minimum(regions.fat_wall_um, 12), 0.8),  # a crease between cells would break into dots
         septum=septum,
         nest=tumour * (1 - septum) * ramp(glands.body_um, -1, -6),
         germinal=germinal,
