@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from typing import Any
 
 FORMAT_VERSION = "1.0"
 RECEIPTS = ".receipts"
-_TEMPORARY = ".tmp"
+_PROCESS = secrets.token_hex(4)  # tells this process from a dead one of the same number
+_TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-(?P<process>[0-9a-f]{8})[0-9a-f]{8}\.tmp(\.[^.]*)?")
 _VERSIONED = (
     "histokin",
     "numpy",
@@ -75,7 +77,8 @@ def writing(path: Path) -> Iterator[Path]:
     block raises; what a killed process left is removed by `sweep`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}{path.suffix}")
+    owner = f"{os.getpid()}-{_PROCESS}{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.name}.{owner}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -111,9 +114,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line to a log (the only files that grow; a torn last line is dropped by `read_lines`)."""
+    """Append one JSON line to a log (the only files that grow); a last line torn by a kill makes room for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with path.open("ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        if file.read() not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
         file.write((canonical_json(value) + "\n").encode())
 
 
@@ -121,13 +128,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a JSON-lines file; a last line torn by a kill is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
+    # bytes: a kill can tear a character apart, and text knows line ends that JSON does not
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
 
 
 def is_temporary(path: Path) -> bool:
     """Whether a name is one that `writing` gives out."""
-    return path.name.startswith(".") and _TEMPORARY in path.suffixes[-2:]
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sweep(folder: Path) -> int:
@@ -141,12 +148,12 @@ def sweep(folder: Path) -> int:
 
 
 def _is_owner_alive(path: Path) -> bool:
-    owner = path.name.split(_TEMPORARY)[0].rsplit(".", 1)[-1].split("-")[0]
-    if not owner.isdigit() or int(owner) == os.getpid():
-        return False
+    owner = _TEMPORARY.fullmatch(path.name)
+    if owner is None or int(owner["pid"]) == os.getpid():
+        return owner is not None and owner["process"] == _PROCESS
     try:
-        os.kill(int(owner), 0)
-    except ProcessLookupError:
+        os.kill(int(owner["pid"]), 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -215,8 +222,8 @@ class Ledger:
             return None
         try:
             return Receipt(**json.loads(path.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, TypeError):
-            return None  # another format version: made anew
+        except (ValueError, TypeError):
+            return None  # torn, or of another format version: made anew
 
     def commit(
         self,

@@ -3,6 +3,7 @@
 Rooms take a `Reporter` and know nothing of terminals; `silent` is the default everywhere.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -82,12 +83,14 @@ class _Line:
             parts.append(f"{rate:.3g}/s")
             if self.total and self.done < self.total:
                 parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
-        return f"{self.stage:<10} " + "  ".join([*parts, *([self.note] if self.note else [])])
+        # notes are names of the user's files: no line feed or escape sequence of theirs may reach a terminal
+        note = "".join(c if c.isprintable() else "?" for c in self.note)
+        return f"{self.stage:<10} " + "  ".join([*parts, *([note] if note else [])])
 
     def show(self) -> None:
         self.shown = self.clock()
         if self.is_live:
-            self.out.write("\r\x1b[2K" + self.text()[:160])
+            self.out.write("\r\x1b[2K" + self.text()[: shutil.get_terminal_size().columns - 1])
         else:
             self.out.write(self.text() + "\n")
         self.out.flush()

@@ -38,6 +38,8 @@ class Workspace:
         work = cls(Path(root))
         if work.marker.exists():
             return cls.open(root)
+        if work.root.exists() and not work.root.is_dir():
+            raise WorkspaceError("this is a file, not a folder", work.root, "Choose another --out.")
         if work.root.exists() and any(p for p in work.root.iterdir() if not p.name.startswith(".")):
             raise WorkspaceError("the folder is not empty and is no workspace", work.root, "Choose another --out.")
         write_json(
@@ -56,10 +58,14 @@ class Workspace:
         work = cls(Path(root))
         if not work.marker.exists():
             raise WorkspaceError("no workspace here", work.root, "Make one with `histokin run SLIDES --out WORK`.")
-        found = json.loads(work.marker.read_text(encoding="utf-8"))
-        if found.get("format") != FORMAT or int(str(found.get("format_version", "0")).split(".")[0]) != FORMAT_MAJOR:
+        try:
+            found = json.loads(work.marker.read_text(encoding="utf-8"))
+            kind, found_version = found["format"], str(found["format_version"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise WorkspaceError("histokin.json is damaged", work.root, "Restore it, or start a new folder.") from error
+        if kind != FORMAT or found_version.partition(".")[0] != str(FORMAT_MAJOR):
             raise WorkspaceError(
-                f"the workspace has format {found.get('format_version')}, this program knows {FORMAT_MAJOR}.x",
+                f"the workspace has format {kind} {found_version}, this program knows {FORMAT} {FORMAT_MAJOR}.x",
                 work.root,
                 "Open it with the histokin version that wrote it.",
             )

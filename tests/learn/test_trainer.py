@@ -12,10 +12,20 @@ import torch
 from histokin.artefacts import read_lines
 from histokin.encoders import load_encoder
 from histokin.errors import RecipeError, TrainingError
-from histokin.learn import ArrayPixels, override, pretrain, read_recipe
+from histokin.learn import ArrayPixels, Recipe, override, pretrain, read_recipe
 from histokin.learn.methods import METHODS, SimCLR
+from histokin.learn.recipe import with_steps
+from histokin.learn.trainer import steps_within
 
-FILES = ("recipe.yaml", "metrics.jsonl", "result.json", "encoder/model.safetensors", "encoder/card.json")
+FILES = (
+    "recipe.yaml",
+    "metrics.jsonl",
+    "result.json",
+    "checkpoints/last.pt",
+    "encoder/model.safetensors",
+    "encoder/config.json",
+    "encoder/card.json",
+)
 
 
 class KilledError(Exception):
@@ -191,6 +201,17 @@ def test_a_budget_run_killed_goes_on_with_the_steps_it_found(source, tiny, tmp_p
     assert pretrain(source, recipe, tmp_path, device="cpu").steps == found
     with pytest.raises(TrainingError, match=r"run\.budget: 0\.5s, 0\.4s"):
         pretrain(source, override(recipe, ["run.budget=0.5s"]), tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("seconds", [1.0, 30.0, 60.0, 300.0])
+@pytest.mark.parametrize("a_look", [0.0, 0.5, 4.0])
+def test_steps_and_their_looks_fill_the_budget_and_no_more(seconds, a_look):
+    steps = steps_within(seconds, 0.1, a_look)
+    every = with_steps(Recipe(), steps).run.monitor_every
+    n_looks = steps // every + (steps % every > 0)
+    spent = 0.1 * steps + a_look * n_looks
+    assert spent <= seconds + a_look or steps == 1
+    assert spent >= 0.8 * seconds - 2 * a_look or steps == 1
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_rate_and_a_capture(source, tiny, tmp_path):

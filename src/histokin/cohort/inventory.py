@@ -5,13 +5,15 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from histokin.cohort.records import Cohort, SlideRecord
-from histokin.cohort.sources import Listing, Origin, list_source
+from histokin.artefacts import digest_file, digest_of
+from histokin.cohort.records import Cohort, SlideRecord, TileRow
+from histokin.cohort.sources import Origin, list_source
 from histokin.cohort.states import Kind, State
 from histokin.errors import NoResolution, SlideError, SlideMissing, SlideUnsupported
 from histokin.progress import Reporter, silent
 from histokin.slides import content_key, open_slide, picture_size
 from histokin.slides.info import plausible_mpp
+from histokin.slides.slide import impossible_mpp
 
 
 def take_inventory(
@@ -36,10 +38,12 @@ def take_inventory(
         CohortError: the source itself cannot be read. A slide that cannot be used is a state, not an error.
     """
     listing = list_source(Path(source), kind=kind, mpp=mpp, origin=origin)
-    looked_at = []
+    looked_at, given = [], defaultdict(list)
+    for tile in listing.tiles:
+        given[tile.slide].append(tile)
     with report("inventory", len(listing.records), "slides") as task:
         for record in _mark_duplicates(listing.records):
-            looked_at.append(_look(listing, record) if record.is_usable else record)
+            looked_at.append(_look(listing.root, record, given[record.slide]) if record.is_usable else record)
             task.advance()
     records = tuple(sorted(looked_at, key=lambda r: (r.slide, r.path)))
     records, twins = _mark_twins(records)
@@ -78,16 +82,15 @@ def _mark_twins(records: tuple[SlideRecord, ...]) -> tuple[tuple[SlideRecord, ..
     return tuple(marked), notes
 
 
-def _look(listing: Listing, record: SlideRecord) -> SlideRecord:
+def _look(root: Path, record: SlideRecord, given: list[TileRow]) -> SlideRecord:
     try:
-        if listing.kind == "tiles":
-            return _look_at_tiles(listing, record)
-        return _look_at_slide(listing.root / record.path, record)
+        return _look_at_tiles(root, record, given) if given else _look_at_slide(root / record.path, record)
     except SlideError as error:
-        return record.with_state(_state_of(error), f"{error.what}. {error.remedy}")
+        return record.with_state(state_of(error), f"{error.what}. {error.remedy}")
 
 
-def _state_of(error: SlideError) -> State:
+def state_of(error: SlideError) -> State:
+    """The state of a slide that could not be used for this reason."""
     match error:
         case SlideMissing():
             return "missing"
@@ -113,8 +116,11 @@ def _look_at_slide(path: Path, record: SlideRecord) -> SlideRecord:
             reader=info.reader,
             content_key=content_key(path, info),
         )
-        # The last rows go first when a copy was cut short: decode one block there before promising anything.
-        slide.read(max(0, info.width - 64), max(0, info.height - 64), min(64, info.width), min(64, info.height))
+        # What lies last goes first when a copy was cut short: decode the last block of each level before promising.
+        for number, level in enumerate(info.levels):
+            w, h = min(64, level.width), min(64, level.height)
+            x, y = (level.width - w) * level.downsample_x, (level.height - h) * level.downsample_y
+            slide.read(int(x), int(y), w, h, number)
     return seen if seen.mpp else seen.with_state("no_mpp", _no_mpp(info.vendor))
 
 
@@ -122,18 +128,34 @@ def _no_mpp(vendor: str) -> str:
     return f"the file ({vendor}) states no believable pixel size. Pass --mpp or fill the cohort's mpp column."
 
 
-def _look_at_tiles(listing: Listing, record: SlideRecord) -> SlideRecord:
-    own = [tile for tile in listing.tiles if tile.slide == record.slide]
-    missing = sorted({t.path for t in own if not (listing.root / t.path).exists()})
-    if missing:
-        raise SlideMissing(
-            f"{len(missing)} of its files are not there, the first: {missing[0]}",
-            listing.root,
-            "Correct the path column.",
-        )
-    width, height = picture_size(listing.root / own[0].path)
-    mpp = plausible_mpp(record.given_mpp, record.given_mpp)
-    seen = replace(record, width=width, height=height, n_levels=1, vendor="picture", reader="picture")
-    if mpp is None:
+def _look_at_tiles(root: Path, record: SlideRecord, own: list[TileRow]) -> SlideRecord:
+    files = sorted({tile.path for tile in own})
+    present = [path for path in files if (root / path).is_file()]
+    if not present:
+        raise SlideMissing(f"none of its {len(files)} files is there", root / files[0], "Correct the path column.")
+    if record.given_mpp is not None and plausible_mpp(record.given_mpp, record.given_mpp) is None:
+        raise impossible_mpp(record.given_mpp, root)
+    width, height = _first_size([root / path for path in present])
+    digests = {path: digest_file(root / path) for path in present}
+    seen = replace(
+        record,
+        width=width,
+        height=height,
+        n_levels=1,
+        vendor="picture",
+        reader="picture",
+        content_key=digest_of([[digests.get(tile.path, ""), tile.x, tile.y, tile.size] for tile in own]),
+    )
+    if record.given_mpp is None:
         return seen.with_state("no_mpp", _no_mpp("plain picture"))
-    return replace(seen, mpp=mpp[0], mpp_source="user")
+    return replace(seen, mpp=record.given_mpp, mpp_source="user")
+
+
+def _first_size(paths: list[Path]) -> tuple[int, int]:
+    """The size of the first picture that has one: a damaged tile is left out later, alone."""
+    for path in paths[:-1]:
+        try:
+            return picture_size(path)
+        except SlideError:
+            continue
+    return picture_size(paths[-1])

@@ -2,14 +2,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
 from histokin.artefacts import FORMAT_VERSION, digest_of, plain, writing
 from histokin.cohort.states import Kind, State
 from histokin.errors import CohortError, NoUsableSlide
+
+_MAX_NAME_BYTES = 180  # suffixes and the temporary name need the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,15 @@ class SlideRecord:
 
 
 def file_name_of(slide: str) -> str:
-    """A safe file name for a slide id; letters of any script stay, separators and dots at the start do not."""
+    """A safe file name for a slide id; letters of any script stay, separators and dots at the start do not.
+
+    File systems take 255 bytes: a longer id keeps its beginning and gets a digest.
+    """
     safe = "".join(c if c.isalnum() or c in "._- +()" else "".join(f"%{b:02X}" for b in c.encode()) for c in slide)
-    return "%2E" + safe[1:] if safe.startswith(".") else safe
+    safe = "%2E" + safe[1:] if safe.startswith(".") else safe
+    if len(safe.encode()) <= _MAX_NAME_BYTES:
+        return safe
+    return safe.encode()[: _MAX_NAME_BYTES - 17].decode(errors="ignore") + "~" + digest_of(slide)[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +179,6 @@ class Cohort:
 
     def save(self, path: Path) -> None:
         """Write as Parquet: a row a slide; labels as columns `label:NAME`; given tiles beside, as NAME.tiles."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         meta = {
@@ -181,11 +188,9 @@ class Cohort:
             "kind": self.kind,
             "notes": list(self.notes),
         }
-        for target, rows in ((path, self.records), (given_tiles_path(path), self.tiles)):
-            if rows is self.tiles and self.kind != "tiles":
-                continue
-            table = pa.Table.from_pylist([_flat(plain(row)) for row in rows])
-            table = table.replace_schema_metadata({"histokin": json.dumps(meta, sort_keys=True)})
+        tables = [(given_tiles_path(path), _to_table(self.tiles, TileRow))] if self.kind == "tiles" else []
+        for target, table in (*tables, (path, _to_table(self.records, SlideRecord))):
+            table = table.replace_schema_metadata({"histokin": json.dumps(meta, sort_keys=True)})  # noqa: PLW2901
             with writing(target) as temporary:
                 pq.write_table(table, temporary, compression="zstd")
 
@@ -194,20 +199,15 @@ class Cohort:
         """Read what `save` wrote.
 
         Raises:
-            CohortError: no such file, or not a cohort.
+            CohortError: no such file, not a cohort, damaged, or of another format.
         """
-        import pyarrow.parquet as pq
-
         if not path.exists():
             raise CohortError("the workspace has no cohort yet", path, "Run `histokin tile SLIDES --out WORK` first.")
-        table = pq.read_table(path)
-        meta = json.loads((table.schema.metadata or {}).get(b"histokin", b"{}"))
-        if meta.get("format") != "cohort":
-            raise CohortError("this is no cohort file", path, "Make it with `histokin tile SLIDES --out WORK`.")
-        records = tuple(SlideRecord(**_nested(row)) for row in table.to_pylist())
+        rows, meta = _read_table(path)
+        records = tuple(SlideRecord(**_nested(row)) for row in rows)
         tiles: tuple[TileRow, ...] = ()
         if meta["kind"] == "tiles":
-            tiles = tuple(TileRow(**_nested(row)) for row in pq.read_table(given_tiles_path(path)).to_pylist())
+            tiles = tuple(TileRow(**_nested(row)) for row in _read_table(given_tiles_path(path))[0])
         return cls(Path(meta["root"]), meta["kind"], records, tiles, tuple(meta["notes"]))
 
 
@@ -216,9 +216,36 @@ def given_tiles_path(path: Path) -> Path:
     return path.with_suffix(".tiles.parquet")
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    labels = row.pop("labels")
-    return {**row, **{f"label:{name}": value for name, value in labels.items()}}
+def _to_table(rows: Sequence[Any], kind: type) -> Any:
+    """Columns by the types of the dataclass, then one a label: not by the first row, which may lack a label."""
+    import pyarrow as pa
+
+    types = {int: pa.int64(), float | None: pa.float64()}
+    columns = {
+        f.name: pa.array([getattr(row, f.name) for row in rows], types.get(f.type, pa.string()))
+        for f in fields(kind)
+        if f.name != "labels"
+    }
+    for name in dict.fromkeys(name for row in rows for name in row.labels):
+        columns[f"label:{name}"] = pa.array([row.labels.get(name) for row in rows], pa.string())
+    return pa.table(columns)
+
+
+def _read_table(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    again = "Make it with `histokin tile SLIDES --out WORK`."
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CohortError(f"the cohort cannot be read ({error})", path, again) from error
+    meta = json.loads((table.schema.metadata or {}).get(b"histokin", b"{}"))
+    if meta.get("format") != "cohort":
+        raise CohortError("this is no cohort file", path, again)
+    if meta["format_version"].split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise CohortError(f"the cohort has format {meta['format_version']}", path, again)
+    return table.to_pylist(), meta
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:

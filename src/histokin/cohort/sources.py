@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,13 +67,7 @@ def list_source(
 
 
 def _list_folder(root: Path, kind: Kind | None, mpp: float | None) -> Listing:
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SLIDE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    files = sorted(_slide_files(root, set()))
     if not files:
         raise CohortError("the folder holds no slide", root, f"Known endings: {', '.join(sorted(SLIDE_SUFFIXES))}.")
     relative = [path.relative_to(root) for path in files]
@@ -86,8 +81,31 @@ def _list_folder(root: Path, kind: Kind | None, mpp: float | None) -> Listing:
         tiles = tuple(TileRow(unit, p.as_posix(), labels={"label": p.parts[0]}) for p in relative)
         note = f"{len(tiles)} tiles in {len({p.parts[0] for p in relative})} class folders; patients are not known"
         return Listing(root, "tiles", (SlideRecord(unit, ".", given_mpp=mpp),), tiles, (note,))
-    records = tuple(SlideRecord(p.stem, p.as_posix(), given_mpp=mpp) for p in relative)
+    records = tuple(_named(SlideRecord(p.stem, p.as_posix(), given_mpp=mpp)) for p in relative)
     return Listing(root, "slides", records, (), ("a folder names no patients: exclusion will be by slide",))
+
+
+def _slide_files(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Visible files with a slide's ending, through linked folders as well, each folder once; dead links included."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _slide_files(path, seen)
+        elif path.suffix.lower() in SLIDE_SUFFIXES:
+            yield path
+
+
+def _named(record: SlideRecord) -> SlideRecord:
+    """Names that are no text (bytes outside UTF-8) can be stored in no table: shown with ?, and not used."""
+    shown = record.path.encode(errors="replace").decode()
+    if shown == record.path:
+        return record
+    renamed = SlideRecord(Path(shown).stem, shown, given_mpp=record.given_mpp)
+    return renamed.with_state("unsupported", "its name is not UTF-8. Rename the file.")
 
 
 def _are_tiles(files: Sequence[Path]) -> bool:
@@ -100,6 +118,9 @@ def _are_tiles(files: Sequence[Path]) -> bool:
     return bool(sizes) and max(sizes) <= MAX_TILE_PX
 
 
+Rows = list[tuple[int, dict[str, str]]]  # line number, cells by column
+
+
 def _list_csv(path: Path, kind: Kind | None, mpp: float | None, origin: Origin | None) -> Listing:
     rows, names = _read_rows(path)
     column = {ours: next((n for n in aliases if n in names), "") for ours, aliases in ALIASES.items()}
@@ -109,7 +130,7 @@ def _list_csv(path: Path, kind: Kind | None, mpp: float | None, origin: Origin |
         )
     is_cut = {"x", "y", "size"} <= names.keys()
     if kind is None:
-        pictures = [path.parent / r[column["path"]] for r in rows[:16]]
+        pictures = [path.parent / row[column["path"]] for _, row in rows[:16]]
         all_pictures = all(p.suffix.lower() in PICTURE_SUFFIXES and p.exists() for p in pictures)
         kind = "tiles" if is_cut or (all_pictures and "label" in names and _are_tiles(pictures)) else "slides"
     if kind == "tiles":
@@ -117,36 +138,52 @@ def _list_csv(path: Path, kind: Kind | None, mpp: float | None, origin: Origin |
     return _slide_listing(path, rows, column, mpp)
 
 
-def _read_rows(path: Path) -> tuple[list[dict[str, str]], dict[str, None]]:
+def _read_rows(path: Path) -> tuple[Rows, dict[str, None]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CohortError(f"the table is not UTF-8 ({error.reason})", path, "Save it as UTF-8.") from error
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
     known = {alias for aliases in ALIASES.values() for alias in aliases}
-    fields = [(name or "").strip() for name in reader.fieldnames or []]
-    # PATIENT and Patient mean patient; the user's own columns keep their spelling
-    reader.fieldnames = [name.lower() if name.lower() in known else name for name in fields]
-    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows: Rows = []
+    try:
+        fields = [name.strip() for name in next(reader, [])]
+        # PATIENT and Patient mean patient; the user's own columns keep their spelling
+        names = [name.lower() if name.lower() in known else name for name in fields]
+        for cells in reader:
+            if len(cells) > len(names) and any(cells[len(names) :]):
+                raise CohortError(
+                    f"line {reader.line_num} has {len(cells)} cells, the header {len(names)}",
+                    path,
+                    "Put text with commas in quotes.",
+                )
+            filled = [*(cell.strip() for cell in cells), *[""] * (len(names) - len(cells))]
+            if any(filled):
+                rows.append((reader.line_num, {k: v for k, v in zip(names, filled, strict=False) if k}))
+    except csv.Error as error:
+        raise CohortError(f"line {reader.line_num}: this is no table ({error})", path, "Save it as CSV.") from error
     if not rows:
         raise CohortError("the table has no rows", path, "Give one row a slide (or tile).")
-    return rows, dict.fromkeys(reader.fieldnames)
+    return rows, dict.fromkeys(names)
 
 
 def _number(text: str, what: str, line: int, path: Path) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
-    except ValueError as error:
-        raise CohortError(f"line {line}: {what} is {text!r}, not a number", path, "Correct it.") from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise CohortError(f"line {line}: {what} is {text!r}, not a number", path, "Correct it.")
+    return number
 
 
-def _slide_listing(path: Path, rows: list[dict[str, str]], column: dict[str, str], mpp: float | None) -> Listing:
+def _slide_listing(path: Path, rows: Rows, column: dict[str, str], mpp: float | None) -> Listing:
     used = {*column.values(), "class_map"}
     records = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         file = row[column["path"]]
         own_mpp = _number(row.get(column["mpp"], ""), "mpp", line, path)
         records.append(
@@ -166,7 +203,7 @@ def _slide_listing(path: Path, rows: list[dict[str, str]], column: dict[str, str
 
 def _tile_listing(
     path: Path,
-    rows: list[dict[str, str]],
+    rows: Rows,
     column: dict[str, str],
     mpp: float | None,
     origin: Origin | None,
@@ -175,12 +212,20 @@ def _tile_listing(
 ) -> Listing:
     used = {column["slide"], column["path"], column["patient"], "x", "y", "size", "mpp", "region", "split"}
     whole_set = path.parent.resolve().name
-    tiles, sizes = [], {}
-    for line, row in enumerate(rows, start=2):
+    tiles: list[TileRow] = []
+    sizes: dict[str, float | None] = {}
+    for line, row in rows:
         file = row[column["path"]]
         slide = row.get(column["slide"], "") or (Path(file).stem if is_cut else whole_set)
         x, y, size = _square(row, line, path, origin) if is_cut else (-1, -1, 0)
-        sizes.setdefault(slide, []).append(_number(row.get(column["mpp"], ""), "mpp", line, path) or mpp)
+        own_mpp = _number(row.get(column["mpp"], ""), "mpp", line, path)
+        own_mpp = own_mpp if own_mpp is not None else mpp
+        if sizes.setdefault(slide, own_mpp) != own_mpp:
+            raise CohortError(
+                f"line {line}: {slide} has tiles of {sizes[slide]} and of {own_mpp} um a pixel",
+                path,
+                "Give all tiles of a slide the same mpp.",
+            )
         tiles.append(
             TileRow(
                 slide=slide,
@@ -201,7 +246,7 @@ def _tile_listing(
 
 
 def _tile_records(
-    tiles: list[TileRow], sizes: dict[str, list[float | None]], column: dict[str, str]
+    tiles: list[TileRow], sizes: dict[str, float | None], column: dict[str, str]
 ) -> tuple[SlideRecord, ...]:
     """One record a slide of the tile set; a label that all its tiles share is the slide's label too."""
     of_slide: dict[str, list[TileRow]] = {}
@@ -218,7 +263,7 @@ def _tile_records(
                 patient=first.patient if len({t.patient for t in own}) == 1 else "",
                 site=shared.pop(column["site"], "") if column["site"] else "",
                 labels=shared,
-                given_mpp=sizes[slide][0],
+                given_mpp=sizes[slide],
             )
         )
     return tuple(records)
@@ -235,4 +280,4 @@ def _square(row: dict[str, str], line: int, path: Path, origin: Origin | None) -
             "Say which with --tile-origin top-left or --tile-origin centre.",
         )
     shift = size / 2 if origin == "centre" else 0.0
-    return int(x - shift + 0.5), int(y - shift + 0.5), int(size)
+    return math.floor(x - shift + 0.5), math.floor(y - shift + 0.5), math.floor(size + 0.5)

@@ -19,6 +19,8 @@ from histokin.errors import StoreError
 from histokin.tiles import TileSpec, TileTable
 
 FORMAT_VERSION = "1.0"
+_SHAPES: dict[str, tuple[int, ...] | None] = {"features": None, "coords": (2,), "tile_id": ()}
+_REQUIRED = {"slide_id", "encoder", "encoder_fingerprint", "grid_id"}
 _LIBVER = ("earliest", "v110")  # h5py's default range changes with its version, and with it the bytes
 
 
@@ -60,7 +62,17 @@ def write_embeddings(
         spec: its tiling.
         encoder, fingerprint: what made the features.
         empty_reason: why there are none, if there are none.
+
+    Raises:
+        StoreError: a value is not finite; every later mean and distance would be poisoned by it.
     """
+    is_finite = np.isfinite(features).all(axis=1)
+    if not is_finite.all():
+        raise StoreError(
+            f"{encoder} gave NaN or infinity for {np.sum(~is_finite)} of {len(features)} tiles of {table.meta['slide']}",
+            path,
+            "Check the encoder's weights and precision.",
+        )
     dtype = np.float16 if features.size == 0 or float(np.abs(features).max()) < 6e4 else np.float32
     slide_mpp = float(table.meta["mpp"] or 0)
     coords = np.stack([table.numpy("x")[rows], table.numpy("y")[rows]], axis=1).astype(np.int64)
@@ -69,7 +81,9 @@ def write_embeddings(
         file["features"] = features.astype(dtype)
         file["coords"] = coords
         file["tile_id"] = rows.astype(np.int64)
-        file["features"].attrs.update({"encoder": encoder, "name": str(table.meta["slide"]), "normalized": 0})
+        file["features"].attrs.update(
+            {"encoder": encoder, "name": str(table.meta["slide"]), "savetodir": "", "normalized": 0}
+        )
         file["coords"].attrs.update(_trident_attrs(table, spec, slide_mpp))
         file.create_group("histokin")["provenance"] = canonical_json({"versions": versions(), "tiles": spec})
         file.attrs.update(
@@ -131,10 +145,17 @@ def read_embeddings(path: Path) -> SlideEmbeddings:
             attrs: dict[str, Any] = dict(file.attrs)
             if attrs.get("histokin_format") != "embeddings":
                 raise StoreError("this is no histokin embedding file", path, "Make it with `histokin embed`.")
-            data = SlideEmbeddings(file["features"][:], file["coords"][:], file["tile_id"][:], attrs)
-    except (OSError, KeyError) as error:
+            version = str(attrs.get("format_version"))
+            if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+                raise StoreError(f"the file has format {version}", path, "Open it with the version that wrote it.")
+            if sum(file[name].nbytes for name in _SHAPES) > path.stat().st_size:  # ours are stored as they are
+                raise StoreError("it claims more than it holds", path, "Delete it and run `histokin embed` again.")
+            data = SlideEmbeddings(*(file[name][:] for name in _SHAPES), attrs)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"the file cannot be read ({error})", path, "Run `histokin embed` again.") from error
-    n = {len(data.features), len(data.coords), len(data.tile_id), int(attrs.get("n_tiles", -1))}
-    if attrs.get("complete") != 1 or len(n) != 1:
+    n = attrs.get("n_tiles", -1)
+    is_whole = all(getattr(data, name).shape == (n, *side) for name, side in _SHAPES.items() if side is not None)
+    is_whole = is_whole and data.features.ndim == 2 and len(data.features) == n and attrs.keys() >= _REQUIRED
+    if attrs.get("complete") != 1 or not is_whole:
         raise StoreError("the file is unfinished or damaged", path, "Delete it and run `histokin embed` again.")
     return data

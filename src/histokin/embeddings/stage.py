@@ -66,19 +66,21 @@ def embed_cohort(
     for embedder in embedders:
         check_fit(embedder, tiling)
     ledgers = {e.name: _ledger(work, tiling, e) for e in embedders}
-    failed, n_tiles = [], 0
+    failed: list[SlideRecord] = []
     with report("embed", tiling.n_tiles, "tiles") as task:
         for record in tiling.records:
             inputs = {"table": tiling.receipts[record.slide].digest}
             todo = [e for e in embedders if ledgers[e.name].find(record.file_name, inputs) is None]
             try:
-                n_tiles += _embed_slide(tiling, record, todo, ledgers, inputs) if todo else 0
+                if todo:
+                    _embed_slide(tiling, record, todo, ledgers, inputs)
             except SlideError as error:
                 failed.append(record.with_state("damaged", f"{error.what}. {error.remedy}"))
             task.advance(tiling.receipts[record.slide].facts["n_kept"], note=record.slide)
-    names = [record.file_name for record in tiling.records]
-    for ledger in ledgers.values():
-        ledger.write_manifest(names)
+    lost = {record.slide for record in failed}
+    names = [record.file_name for record in tiling.records if record.slide not in lost]
+    manifests = [ledger.write_manifest(names) for ledger in ledgers.values()]
+    n_tiles = sum(entry["facts"]["n_tiles"] for entry in manifests[0]["entries"]) if manifests else 0
     return EmbedOutcome({name: ledger.folder for name, ledger in ledgers.items()}, n_tiles, tuple(failed))
 
 
@@ -93,7 +95,7 @@ def _embed_slide(
     embedders: Sequence[TileEmbedder],
     ledgers: dict[str, Ledger],
     inputs: object,
-) -> int:
+) -> None:
     table = tiling.table(record)
     source = open_tiles(tiling.cohort, record, table, tiling.spec)
     rows: list[np.ndarray] = []
@@ -123,4 +125,3 @@ def _embed_slide(
             n_tiles=len(joined),
             n_corrupt=source.n_corrupt,
         )
-    return len(joined)

@@ -1,5 +1,6 @@
 """`EmbeddingStore`: a folder with one file a slide, all of one encoder and one tiling."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,20 @@ class Embeddings:
         return self.features[self.slide == number]
 
 
+def _finished(folder: Path) -> list[Path]:
+    manifest = folder / "manifest.json"
+    if manifest.exists():
+        try:
+            return sorted(folder / entry["file"] for entry in json.loads(manifest.read_text("utf-8"))["entries"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError("the manifest is damaged", manifest, "Run `histokin embed` again.") from error
+    return sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
+
+
 class EmbeddingStore:
-    """Read access to the embeddings of a cohort.
+    """Read access to the embeddings of a cohort: the files that the folder's manifest names, without one all.
+
+    What an earlier, larger cohort left behind is thereby not mixed in.
 
     Raises:
         StoreError: the folder holds no embeddings.
@@ -48,7 +61,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._paths = sorted(self.folder.glob("*.h5"))
+        self._paths = _finished(self.folder)
         if not self._paths:
             raise StoreError("no embeddings here", self.folder, "Make them with `histokin embed`.")
         self._first = read_embeddings(self._paths[0]).attrs

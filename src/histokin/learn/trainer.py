@@ -7,7 +7,9 @@
     folder/result.json          written last: its presence with equal inputs means there is nothing to do
 
 Killed at any step and started again with the same arguments, a run on the CPU ends in the same bytes, as long as torch
-uses the same number of threads (its default is left alone: sums are split by thread).
+uses the same number of threads: sums are split by thread. Its default, one a core, is left alone. On a machine that
+others use too, waiting threads that spin take the time of those that work: at load 4 to 5 on two cores a step took
+863 ms (fp32, median of 36), and 168 ms with OMP_WAIT_POLICY=PASSIVE, which must be set before torch is imported.
 """
 
 import dataclasses
@@ -37,7 +39,7 @@ from histokin.learn.reading import read_recipe, recipe_from, recipe_text
 from histokin.learn.recipe import AUTO, Recipe, differences, fill_autos, settled, with_steps
 from histokin.learn.resolve import init_digest, resolve_recipe
 from histokin.learn.sampling import batch_rows, effective_batch, probe_rows
-from histokin.learn.steps import LossNotFinite, StepResult, new_state, read_ahead, take_look, train_step
+from histokin.learn.steps import LOOK_BATCH, LossNotFinite, StepResult, new_state, read_ahead, take_look, train_step
 from histokin.progress import Reporter, silent
 
 RECIPE, METRICS, RESULT, ENCODER = "recipe.yaml", "metrics.jsonl", "result.json", "encoder"
@@ -173,13 +175,25 @@ def _steps_in_budget(source: PixelSource, recipe: Recipe, device: torch.device, 
             if time.monotonic() > until and len(taken) >= 3:
                 break
     probe = source.read(probe_rows(trial.seed, n, trial.run.monitor_tiles))
+    take_look(state, probe[:LOOK_BATCH], trial, device)  # warms up the kernels of another batch size
     before = time.monotonic()
     take_look(state, probe, trial, device)
-    look = time.monotonic() - before
+    a_look = time.monotonic() - before
     # The first steps also warm up kernels and caches, and a neighbour on the machine may hold one up.
     a_step = float(np.median(taken[len(taken) // 3 :]))
-    left = budget - (time.monotonic() - started) - 8 * look
-    return max(1, int(left / a_step))
+    return steps_within(budget - (time.monotonic() - started), a_step, a_look)
+
+
+def steps_within(seconds: float, a_step: float, a_look: float) -> int:
+    """How many steps fit, with their looks (`with_steps`: an eighth of the run apart, at least 50 steps) and the last.
+
+    Args:
+        seconds: what is left of the budget.
+        a_step, a_look: seconds each takes.
+    """
+    long = (seconds - 9 * a_look) / a_step
+    short = (seconds - a_look) / (a_step + a_look / 50)
+    return max(1, int(long if long >= 400 else min(short, 400)))
 
 
 def _truncate_metrics(path: Path, step: int) -> None:

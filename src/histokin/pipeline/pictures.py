@@ -28,9 +28,11 @@ class TileExample:
 def choose_examples(gathered: Gathered, labels: NDArray[np.object_], seed: int) -> list[TileExample]:
     """One query a class drawn by the seed (without labels: one a slide), its neighbours from other patients.
 
-    Drawn, never picked for their looks. With one patient only, the query's slide is left out instead.
+    Drawn, never picked for their looks, and under the rules of the figures: where there are labels, only labelled tiles
+    ask and answer. With one patient only, the query's slide is left out instead.
     """
     unit = labels if any(labels) else gathered.slide
+    allowed = np.flatnonzero(unit.astype(bool))
     names = sorted({str(name) for name in unit if name})
     if len(names) > N_EXAMPLES:
         names = sorted(stream(seed, "example classes").choice(names, N_EXAMPLES, replace=False).tolist())
@@ -39,9 +41,11 @@ def choose_examples(gathered: Gathered, labels: NDArray[np.object_], seed: int) 
     if groups.max(initial=0) == 0:
         groups = gathered.main.slide
     features = gathered.main.features
-    found = top_k(features[queries], features, N_HITS, query_groups=groups[queries], database_groups=groups)
+    found = top_k(
+        features[queries], features[allowed], N_HITS, query_groups=groups[queries], database_groups=groups[allowed]
+    )
     return [
-        TileExample(q, tuple(int(i) for i in ids if i >= 0), tuple(float(s) for s in scores if np.isfinite(s)))
+        TileExample(q, tuple(int(allowed[i]) for i in ids if i >= 0), tuple(float(s) for s in scores if np.isfinite(s)))
         for q, ids, scores in zip(queries, found.ids, found.scores, strict=True)
     ]
 

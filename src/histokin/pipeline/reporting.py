@@ -78,7 +78,7 @@ def write(
     cohort = _cohort(work, tiling)
     document = ReportDocument(
         title=title,
-        subtitle=f"{cohort.n_tiles} tiles of {cohort.tile}",
+        subtitle="Encoder, search and figures of one cohort" if store else "The slides of one cohort",
         command=command,
         created_with=versions(),
         cohort=cohort,
@@ -295,7 +295,8 @@ def _by_metric(found: dict[str, Any], one: dict[str, Any], strategy: str) -> dic
 
 
 def _value(value: float | None, interval: dict[str, Any]) -> Value:
-    return Value(value, interval["low"], interval["high"], interval["note"] or "")
+    """A figure with its interval; the table's sentence says what limits all intervals, a cell only why it has none."""
+    return Value(value, interval["low"], interval["high"], "" if interval["low"] is not None else interval["note"])
 
 
 def _protocol_sentence(protocol: dict[str, Any], some: dict[str, Any], warnings: list[str]) -> str:
@@ -308,7 +309,8 @@ def _protocol_sentence(protocol: dict[str, Any], some: dict[str, Any], warnings:
     said = (
         f"Every query is answered by its nearest neighbours; {left_out} before ranking. Votes by the rule "
         f"“{protocol['vote']}” (plurality, ties to the best-ranked). {some['n_unanswerable']} queries cannot be "
-        f"answered and count as misses. Intervals: 95 %, clustered by {protocol['cluster']}."
+        f"answered and count as misses. Intervals: 95 %, clustered by {protocol['cluster']}"
+        + (f" ({some['interval']['note']})." if some["interval"]["note"] else ".")
     )
     return " ".join([said, *warnings])
 
@@ -337,8 +339,6 @@ def _search(tiling: Tiling, gathered: Gathered, labels: NDArray[np.object_], see
     how = "One tile a class" if any(labels) else "One tile a slide"
     others = "other patients" if len(set(gathered.patient)) > 1 else "other slides of the same patient"
     note = f"{how}, drawn at random (seed {seed}), not chosen for its looks; answers come from {others}."
-    if any(labels):
-        note += " A hit without a mark has no label of its own: it shows more than one tissue."
     return SearchSection([e for e in shown if e.query.image], note)
 
 

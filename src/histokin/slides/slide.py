@@ -8,12 +8,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from histokin.errors import NoResolution, SlideError, SlideMissing, SlideUnsupported
+from histokin.errors import NoResolution, SlideError, SlideMissing, SlideUnreadable, SlideUnsupported
 from histokin.slides.info import ISOTROPY, SlideInfo, plausible_mpp
 from histokin.slides.readers import Reader, open_reader
 
 Pixels = NDArray[np.uint8]
-_STRIP_PX = 1024  # rows of a level read at once for a thumbnail: bounds memory by the width
+_STRIP_PIXELS = 32_000_000  # of a level read at once for a thumbnail: 130 MB as OpenSlide gives them
 
 
 class Slide:
@@ -32,7 +32,7 @@ class Slide:
         return self._reader.read(x, y, w, h, level)
 
     def thumbnail(self, *, mpp: float | None = None, max_px: int | None = None) -> Pixels:
-        """The whole slide, box-averaged from the best level, in strips (memory grows with the width only).
+        """The whole slide, box-averaged from the best level, in strips of bounded memory.
 
         Args:
             mpp: wanted pixel size in um (needs a slide with mpp), or
@@ -66,7 +66,7 @@ class Slide:
         import cv2
 
         size = self.info.levels[level]
-        rows = max(k, _STRIP_PX // k * k)
+        rows = max(k, _STRIP_PIXELS // size.width // k * k)
         strips = []
         for y in range(0, size.height, rows):
             h = min(rows, size.height - y)
@@ -109,7 +109,14 @@ def open_slide(path: Path | str, mpp: float | None = None) -> Slide:
         raise SlideMissing("there is no such file", path, "Correct the path or remove the row.")
     if path.is_dir():
         raise SlideUnsupported("this is a folder", path, "Name the slide file inside it.")
-    reader, reason = open_reader(path)
+    if not path.is_file():
+        raise SlideUnsupported("this is no ordinary file", path, "Name a slide file.")
+    try:
+        reader, reason = open_reader(path)
+    except OSError as error:
+        raise SlideUnreadable(
+            f"the file cannot be read ({error.strerror or error})", path, "Check the disk and your permissions."
+        ) from error
     try:
         return Slide(path, reader, _describe(path, reader, reason, mpp), mpp)
     except SlideError:
@@ -121,7 +128,7 @@ def _describe(path: Path, reader: Reader, reason: str, mpp: float | None) -> Sli
     stated = plausible_mpp(*reader.stated_mpp)
     chosen = plausible_mpp(mpp, mpp) if mpp is not None else stated
     if mpp is not None and chosen is None:
-        raise SlideUnsupported(f"a pixel size of {mpp} um cannot be", path, "Give --mpp in micrometres per pixel.")
+        raise impossible_mpp(mpp, path)
     if chosen is not None and abs(chosen[0] / chosen[1] - 1) > ISOTROPY:
         raise SlideUnsupported(
             f"pixels are not square ({chosen[0]:g} x {chosen[1]:g} um)", path, "Resample the slide, or pass --mpp."
@@ -129,6 +136,11 @@ def _describe(path: Path, reader: Reader, reason: str, mpp: float | None) -> Sli
     base = reader.levels[0]
     source = "none" if chosen is None else "user" if mpp is not None else "file"
     return SlideInfo(base.width, base.height, chosen, source, reader.levels, reader.vendor, reader.name, reason)
+
+
+def impossible_mpp(mpp: float, path: Path) -> SlideUnsupported:
+    """The refusal of a pixel size that the user gave."""
+    return SlideUnsupported(f"a pixel size of {mpp} um cannot be", path, "Give --mpp in micrometres per pixel.")
 
 
 def content_key(path: Path, info: SlideInfo) -> str:

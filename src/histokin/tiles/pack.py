@@ -33,18 +33,18 @@ def write_pack(folder: Path, name: str, source: TileSource, spec: TileSpec, inpu
     """Stream one slide's tiles into NAME.pack with NAME.npy beside it: (n, 3) int64 row, offset, length."""
     path, index_path = folder / f"{name}.pack", folder / f"{name}.npy"
     index, offset = [], 0
-    with writing(path) as temporary:
-        with temporary.open("wb") as file:
-            for batch in source.stream(_READ_BATCH):
-                for row, tile in zip(batch.rows, batch.pixels, strict=True):
-                    data = simplejpeg.encode_jpeg(
-                        np.ascontiguousarray(tile), quality=QUALITY, colorspace="RGB", colorsubsampling="444"
-                    )
-                    file.write(data)
-                    index.append((int(row), offset, len(data)))
-                    offset += len(data)
-        with writing(index_path) as temporary_index, temporary_index.open("wb") as file:
-            np.save(file, np.array(index, np.int64).reshape(-1, 3))
+    with writing(path) as temporary, temporary.open("wb") as file:
+        for batch in source.stream(_READ_BATCH):
+            for row, tile in zip(batch.rows, batch.pixels, strict=True):
+                data = simplejpeg.encode_jpeg(
+                    np.ascontiguousarray(tile), quality=QUALITY, colorspace="RGB", colorsubsampling="444"
+                )
+                file.write(data)
+                index.append((int(row), offset, len(data)))
+                offset += len(data)
+    # The index comes second: a kill between the two leaves a pack that its old receipt does not fit.
+    with writing(index_path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(index, np.int64).reshape(-1, 3))
     return pack_ledger(folder, spec).commit(name, inputs, path, n_tiles=len(index), n_corrupt=source.n_corrupt)
 
 

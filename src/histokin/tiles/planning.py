@@ -13,6 +13,8 @@ from histokin.tiles.spec import TileSpec
 from histokin.tiles.table import TileTable, build_table
 from histokin.tissue import TissueMask
 
+_ROUNDING = 1e-9  # what is left of sums and differences over an integral image
+
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
@@ -37,8 +39,8 @@ def plan_tiles(
     size = (info.width, info.height)
     grid = plan_grid(*size, info.mpp, spec)
     share = cover(grid, tissue.mask, size)
-    rows = np.flatnonzero(share > 0)
-    keep = share[rows] >= spec.min_tissue
+    rows = np.flatnonzero(share > _ROUNDING)
+    keep = share[rows] >= spec.min_tissue - _ROUNDING
     columns = {
         "x": np.floor(grid.x[rows] + 0.5).astype(np.int64),
         "y": np.floor(grid.y[rows] + 0.5).astype(np.int64),
@@ -58,10 +60,13 @@ def plan_tiles(
     return build_table(columns, _meta(record, spec))
 
 
-def plan_given(record: SlideRecord, tiles: Sequence[TileRow], spec: TileSpec) -> TileTable:
-    """The table of a slide of a tile set: every tile is kept."""
+def plan_given(record: SlideRecord, tiles: Sequence[TileRow], spec: TileSpec, reasons: Sequence[str] = ()) -> TileTable:
+    """The table of a slide of a tile set: every tile is kept, except those with a reason why not."""
     names = sorted({name for tile in tiles for name in tile.labels})
+    reasons = reasons or [""] * len(tiles)
     columns = {
+        "keep": np.array([not reason for reason in reasons], bool),
+        "reason": reasons,
         "slide": [record.slide] * len(tiles),
         "path": [tile.path for tile in tiles],
         "x": np.array([tile.x for tile in tiles], np.int64),

@@ -1,8 +1,8 @@
 """Pixels of tiles at their true mpp: which level to read, and how to resample what is left.
 
 r = mpp / slide_mpp level-0 px make one tile px; level l has q = r / downsample(l) of its px in one. Whole factors of q
-are box-averaged (exact, in phase); a rest s in [.98, 1.7] is one linear warp from the exact float origin. Linear equals
-LANCZOS there; beyond it aliases, which is why the whole factor is taken out first.
+are box-averaged (exact, in phase); a rest s in [.98, 1.7] (1.96 where no box fits) is one linear warp from the exact
+float origin. Linear equals LANCZOS there; beyond it aliases, which is why the whole factor is taken out first.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from histokin.slides import Slide, SlideInfo
 Pixels = NDArray[np.uint8]
 
 _EXACT = 0.0005  # a rest this close to 1 needs no resampling: under half a pixel over 1000
-_MIN_REST, _MAX_REST = 0.98, 1.7
+MIN_REST, _MAX_REST = 0.98, 1.7
 _MAX_BAND_PX = 16_000_000  # pixels of one region read for several neighbouring tiles
 _MAX_WASTE = 2.0  # read neighbours together unless more than half of the region would be thrown away
 
@@ -44,12 +44,12 @@ class ReadPlan:
 
     @property
     def is_exact(self) -> bool:
-        return abs(self.rest - 1) < _EXACT
+        return all(abs(scale / self.box - 1) < _EXACT for scale in self.scale)
 
     @property
     def is_upsampled(self) -> bool:
         """The slide is coarser than the tiles asked for."""
-        return self.rest < _MIN_REST
+        return self.rest < MIN_REST
 
     @property
     def span(self) -> int:
@@ -66,11 +66,12 @@ def plan_read(info: SlideInfo, mpp: float, tile_px: int) -> ReadPlan:
     if info.mpp is None:
         raise ValueError("a slide without mpp cannot be tiled")
     rx, ry = mpp / info.mpp[0], mpp / info.mpp[1]
-    level = max((i for i, lv in enumerate(info.levels) if rx / lv.downsample_x >= _MIN_REST), default=0)
+    level = max((i for i, lv in enumerate(info.levels) if rx / lv.downsample_x >= MIN_REST), default=0)
     chosen = info.levels[level]
     qx, qy = rx / chosen.downsample_x, ry / chosen.downsample_y
     box = 1
-    while qx / box > _MAX_REST:
+    # One px too many for the warp alone, one too few for the next box: the warp loses less (36 dB against 31 at 1.8).
+    while qx / box > _MAX_REST and qx / (box + 1) >= MIN_REST:
         box += 1
     # A whole factor that leaves (almost) nothing to the warp beats the smallest one.
     whole = round(qx)

@@ -81,7 +81,7 @@ class SlideTiles:
         Raises:
             SlideUnreadable: more than 20 tiles could not be decoded.
         """
-        rows = self._rows
+        rows, self.n_corrupt = self._rows, 0
         collector = _Collector(batch)
         with open_slide(self._path, self._given_mpp) as slide:
             plan = plan_read(slide.info, self._spec.mpp, self._spec.tile_px)
@@ -114,7 +114,7 @@ class GivenTiles:
 
     def stream(self, batch: int) -> Iterator[TileBatch]:
         """Stream the tiles; pictures that cannot be decoded are counted and left out."""
-        rows = self._rows
+        rows, self.n_corrupt = self._rows, 0
         paths, xs, ys, sides = (self._table.numpy(name)[rows] for name in ("path", "x", "y", "w0"))
         collector = _Collector(batch)
         start = 0
@@ -135,7 +135,7 @@ class GivenTiles:
         out = np.empty((len(xs), px, px, 3), np.uint8)
         with open_slide(path) as picture:
             for i, (x, y, side) in enumerate(zip(xs, ys, sides, strict=True)):
-                if x < 0:
+                if side < 0:  # the tile is the file
                     tile = picture.read(0, 0, picture.info.width, picture.info.height)
                 else:
                     tile = picture.read(int(x), int(y), int(side), int(side))

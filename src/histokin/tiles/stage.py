@@ -1,8 +1,9 @@
 """The tile stage: tissue, picture and tile table for every slide; a failure becomes the slide's state."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -10,10 +11,12 @@ import numpy as np
 
 from histokin.artefacts import Ledger, Receipt, digest_file
 from histokin.cohort import Cohort, SlideRecord, TileRow
+from histokin.cohort.inventory import state_of
 from histokin.errors import CohortError, SlideError
 from histokin.progress import Reporter, silent
 from histokin.slides import open_slide
 from histokin.tiles.planning import ClassMap, plan_given, plan_tiles
+from histokin.tiles.reading import MIN_REST
 from histokin.tiles.spec import TileSpec
 from histokin.tiles.table import TileTable
 from histokin.tissue import TissueSpec, mask_ledger, read_tissue, write_tissue
@@ -68,24 +71,33 @@ def tile_cohort(
     """
     cohort.require_usable()
     stage = _Stage(work, cohort, spec, tissue_spec or TissueSpec())
-    receipts, changed = {}, []
+    receipts, changed, done, notes = {}, [], [], [*cohort.notes, *_coarse(cohort, spec)]
     with report("tiles", len(cohort.usable), "slides") as task:
         for record in cohort.usable:
             try:
                 receipt = stage.run(record)
             except SlideError as error:
-                changed.append(record.with_state("unreadable", f"{error.what}. {error.remedy}"))
+                changed.append(record.with_state(state_of(error), f"{error.what}. {error.remedy}"))
             else:
+                done.append(record.file_name)
+                if receipt.reason and receipt.status == "done":
+                    notes.append(f"{record.slide}: {receipt.reason}")
                 if receipt.status == "empty":
                     changed.append(record.with_state("no_tissue", receipt.reason))
                 else:
                     receipts[record.slide] = receipt
             task.advance(note=record.slide)
-    cohort = cohort.updated(changed)
+    cohort = replace(cohort.updated(changed), notes=tuple(dict.fromkeys(notes)))
     cohort.save(work.cohort)
-    stage.ledger.write_manifest([record.file_name for record in cohort.records])
+    stage.ledger.write_manifest(done)
     cohort.require_usable()
     return Tiling(cohort, spec, stage.ledger.folder, receipts)
+
+
+def _coarse(cohort: Cohort, spec: TileSpec) -> list[str]:
+    """Enlarged tiles look like others and hold less: said once, in the cohort's notes."""
+    n = sum(r.mpp is not None and spec.mpp / r.mpp < MIN_REST for r in cohort.usable)
+    return [f"{n} slides are coarser than the tiles asked for ({spec}): their tiles are enlarged"] if n else []
 
 
 def find_tiling(work: Workspace, cohort: Cohort, spec: TileSpec) -> Tiling:
@@ -111,15 +123,16 @@ class _Stage:
         inputs = {
             "record": {"content": record.content_key, "mpp": record.mpp, "patient": record.patient},
             "tissue": self._tissue_spec,
-            "class_map": digest_file(map_path) if map_path and map_path.exists() else "",
+            "class_map": [digest_file(p) for p in (map_path, _names_path(map_path)) if p.exists()] if map_path else [],
             "given": self._given.get(record.slide, []),
         }
         found = self.ledger.find(record.file_name, inputs)
         if found is not None:
             return found
         if self._cohort.kind == "tiles":
-            self._check_pictures(record)
-            table, reason = plan_given(record, self._given[record.slide], self._spec), ""
+            reasons = self._check_pictures(record)
+            table = plan_given(record, self._given[record.slide], self._spec, reasons)
+            reason = _count(reasons)
         else:
             table, reason = self._plan(record, map_path)
         path = self.ledger.folder / f"{record.file_name}.parquet"
@@ -135,10 +148,27 @@ class _Stage:
             n_rows=len(table),
         )
 
-    def _check_pictures(self, record: SlideRecord) -> None:
-        """A picture that cannot be decoded is found here, not in the middle of training."""
-        for path in sorted({tile.path for tile in self._given[record.slide]}):
-            open_slide(self._cohort.root / path).close()
+    def _check_pictures(self, record: SlideRecord) -> list[str]:
+        """Why a given tile cannot be used, "" if it can: found here, not in the middle of training."""
+        sizes: dict[str, tuple[int, int] | SlideError] = {}
+        reasons = []
+        for tile in self._given[record.slide]:
+            if tile.path not in sizes:
+                try:
+                    with open_slide(self._cohort.root / tile.path) as picture:
+                        sizes[tile.path] = picture.info.width, picture.info.height
+                except SlideError as error:
+                    sizes[tile.path] = error
+            size = sizes[tile.path]
+            if isinstance(size, SlideError):
+                reasons.append(state_of(size))
+            else:
+                is_inside = tile.size == 0 or (min(tile.x, tile.y) >= 0 and _fits(tile, size))
+                reasons.append("" if is_inside else "outside")
+        errors = [size for size in sizes.values() if isinstance(size, SlideError)]
+        if len(errors) == len(sizes):
+            raise errors[0]
+        return reasons
 
     def _plan(self, record: SlideRecord, map_path: Path | None) -> tuple[TileTable, str]:
         ledger = mask_ledger(self._work.masks, self._tissue_spec)
@@ -159,11 +189,26 @@ class _Stage:
         return table, reason
 
 
+def _fits(tile: TileRow, size: tuple[int, int]) -> bool:
+    return tile.x + tile.size <= size[0] and tile.y + tile.size <= size[1]
+
+
+def _count(reasons: list[str]) -> str:
+    """How many of the given tiles are left out, by reason; "" if none is."""
+    counts = Counter(reason for reason in reasons if reason)
+    words = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
+    return f"{counts.total()} of {len(reasons)} tiles are left out ({words})" if words else ""
+
+
 def _by_slide(tiles: Iterable[TileRow]) -> dict[str, list[TileRow]]:
     groups: dict[str, list[TileRow]] = {}
     for tile in tiles:
         groups.setdefault(tile.slide, []).append(tile)
     return groups
+
+
+def _names_path(class_map: Path) -> Path:
+    return class_map.parent / "classes.json"
 
 
 def read_class_map(path: Path) -> ClassMap:
@@ -172,11 +217,16 @@ def read_class_map(path: Path) -> ClassMap:
     Raises:
         CohortError: either file is missing or cannot be read.
     """
-    names_path = path.parent / "classes.json"
+    names_path = _names_path(path)
     if not path.exists() or not names_path.exists():
         raise CohortError("the class map or its classes.json is not there", path, "Correct the class_map column.")
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE)
     if values is None:
         raise CohortError("the class map cannot be decoded", path, "Give an 8-bit PNG.")
-    names = {int(number): name for number, name in json.loads(names_path.read_text(encoding="utf-8")).items()}
+    try:
+        names = {int(number): str(name) for number, name in json.loads(names_path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise CohortError(
+            f"this is no mapping of numbers to names ({error})", names_path, 'Write {"1": "tumour", ...}.'
+        ) from error
     return ClassMap(np.asarray(values, np.uint8), names)

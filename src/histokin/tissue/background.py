@@ -19,8 +19,9 @@ def find_background(picture: NDArray[np.uint8], is_void: NDArray[np.bool_]) -> N
     Returns:
         (3,) float32 in 0-255; where the slide is full of tissue a neutral near-white; None if it is not bright field.
     """
-    pixels = picture[::2, ::2][~is_void[::2, ::2]].astype(np.float32)
-    if len(pixels) < 100:
+    step = 2 if min(is_void.shape) >= 64 else 1
+    pixels = picture[::step, ::step][~is_void[::step, ::step]].astype(np.float32)
+    if len(pixels) == 0:
         return None
     luminance = pixels.mean(axis=1)
     if np.median(luminance) < _DARK_MEDIAN:

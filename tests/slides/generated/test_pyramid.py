@@ -46,7 +46,7 @@ def test_openslide_sees_resolution_levels_and_pixels(tmp_path, tissue):
     assert (pixels[..., 3] == 255).all()
     assert np.abs(pixels[..., :3].astype(int) - tissue).mean() < 4
     box = tissue.reshape(225, 4, 275, 4, 3).mean(axis=(1, 3))
-    assert np.abs(small - box).mean() < 4
+    assert np.abs(small - box).mean() < 6
     assert abs((small - box).mean()) < 0.5
 
 

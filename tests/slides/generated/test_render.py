@@ -109,7 +109,7 @@ def test_areas_follow_the_mix():
         classes = lay_out(stream(seed, "areas"), grid, diagnosis.mix, diagnosis).classes
         areas += np.bincount(classes.ravel(), minlength=len(CLASSES)) / (classes > BACKGROUND).sum() / 6
     for index, share in diagnosis.mix.items():
-        assert areas[index] == pytest.approx(share, abs=0.11), CLASSES[index]
+        assert areas[index] == pytest.approx(share, abs=0.08), CLASSES[index]
 
 
 def test_slides_of_a_patient_share_their_stain_and_patients_differ():
@@ -152,3 +152,12 @@ def test_pen_marks_are_where_they_are_said_to_be():
     assert (change[marked.ink] > 15).mean() > 0.95
     assert (change[~marked.ink] > 40).mean() < 0.01
     assert not plain.ink.any()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pixels_lie_where_the_truth_says(large, axis):
+    """The outline of the tissue agrees best with the class map when neither is shifted."""
+    slide = large["benign"]
+    is_dark = slide.rgb.min(axis=2) < 200
+    agreement = {d: (np.roll(is_dark, d, axis) == slide.tissue).mean() for d in range(-4, 5)}
+    assert max(agreement, key=agreement.__getitem__) in (-1, 0, 1), agreement

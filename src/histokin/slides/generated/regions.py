@@ -93,10 +93,11 @@ def _fill(
     """Give each cell of the tissue a class: warped Voronoi regions whose neighbours share an irregular border."""
     cell_um = float(np.clip(max(grid.size_um) / 7, 120, 260))
     seeds = jittered_lattice(rng, grid, cell_um, 0.34)
-    class_of = _classes_of_seeds(rng, grid, seeds, is_tissue, mix)
     warp_x, warp_y = (smooth_noise(rng, grid, cell_um * 0.9, octaves=4) * np.float32(0.2 * cell_um) for _ in "xy")
     x, y = grid.centres()
     distances, at = nearest_two(seeds, (x + warp_x)[is_tissue], (y + warp_y)[is_tissue])
+    area = np.bincount(at[:, 0], minlength=len(seeds)).astype(np.float64)
+    class_of = _classes_of_seeds(rng, grid, seeds, area, mix)
     first, second = class_of[at[:, 0]], class_of[at[:, 1]]
     # Antisymmetric in the two classes, so that both sides of a border agree where it runs.
     side = np.where(first < second, 1.0, -1.0) * (distances[:, 1] - distances[:, 0]) / 2
@@ -107,19 +108,18 @@ def _fill(
     return classes
 
 
-def _classes_of_seeds(
-    rng: np.random.Generator, grid: Grid, seeds: F64, is_tissue: NDArray[np.bool_], mix: Mapping[int, float]
-) -> U8:
-    """Rank the seeds inside the tissue by a smooth field plus noise, and cut the ranks by the mix."""
-    at = grid.cells_at(seeds)
-    score = smooth_noise(rng, grid, max(grid.size_um) / 2.8, octaves=2)[at] + rng.normal(0, 0.55, len(seeds))
-    is_inside = is_tissue[at]
-    inside = np.sort(score[is_inside]) if is_inside.any() else np.sort(score)
+def _classes_of_seeds(rng: np.random.Generator, grid: Grid, seeds: F64, area: F64, mix: Mapping[int, float]) -> U8:
+    """Order the seeds by a smooth field plus noise, and cut the order where the mix's shares of the area end."""
+    smooth = smooth_noise(rng, grid, max(grid.size_um) / 2.8, octaves=2)[grid.cells_at(seeds)]
+    order = np.argsort(smooth + rng.normal(0, 0.55, len(seeds)), kind="stable")
+    # Area inside the tissue: counted over the whole frame, some classes would end on the glass.
+    ordered = area[order]
+    passed = (np.cumsum(ordered) - rng.random() * ordered) / max(area.sum(), 1)
     shares = np.array([mix.get(index, 0.0) for index in NEIGHBOURHOOD])
     cuts = np.cumsum(shares) / shares.sum()
-    # Ranked inside the tissue only: over the whole frame some classes would end on the glass.
-    rank = (np.searchsorted(inside, score) + rng.random()) / (len(inside) + 1)
-    return np.array(NEIGHBOURHOOD, np.uint8)[np.searchsorted(cuts, rank).clip(0, len(cuts) - 1)]
+    class_of = np.empty(len(seeds), np.uint8)
+    class_of[order] = np.array(NEIGHBOURHOOD, np.uint8)[np.searchsorted(cuts, passed).clip(0, len(cuts) - 1)]
+    return class_of
 
 
 def _reach_table(diagnosis: Diagnosis) -> F64:

@@ -82,7 +82,7 @@ def _mix_of(spec: GeneratedSlideSpec) -> dict[int, float]:
     mix = DIAGNOSES[spec.diagnosis].mix
     share = np.array([mix.get(index, 0.0) for index in NEIGHBOURHOOD])
     present = share > 0
-    for names, weight in ((("patient", spec.patient), 30), (("section", spec.patient, spec.section), 80)):
+    for names, weight in ((("patient", spec.patient), 18), (("section", spec.patient, spec.section), 45)):
         rng = stream(spec.seed, "generated", "mix", *names)
         share[present] = rng.dirichlet(share[present] * weight + 0.15)
     return dict(zip(NEIGHBOURHOOD, share.tolist(), strict=True))
