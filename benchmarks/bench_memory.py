@@ -38,8 +38,9 @@ class Mirrored:
 
 def peak_mb(*arguments: object) -> float:
     """Peak resident size of one program run, MB."""
-    code = "import sys, resource; from histokin.cli import run\ntry:\n run()\nfinally:\n"
-    code += " print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    # VmHWM and not ru_maxrss: the latter starts at the size of the process that forked.
+    code = "import sys; from histokin.cli import run\ntry:\n run()\nfinally:\n"
+    code += " print('PEAK', open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
     )

@@ -15,7 +15,7 @@ def _lines(path: Path) -> int:
 def striking_points(work: Path, n: int) -> dict[str, Callable[[], bool]]:
     """For each stage a test whether it has come to its `n`-th artefact (n from 1; later n strike later)."""
     return {
-        "inventory": lambda: (work / "histokin.json").exists(),
+        "inventory": (work / "histokin.json").exists,
         "tiles": lambda: _count(work, "tiles/*/.receipts/*.json") >= n,
         "cache": lambda: _count(work, "cache/packs/*/.receipts/*.json") >= n,
         "pretrain": lambda: _lines(work / "runs/main/metrics.jsonl") >= 4 * n,

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from striking import striking_points
 from program import histokin, kill_when, leftovers, tree
+from striking import striking_points
 
 
 def test_one_kill_a_stage_changes_nothing(finished, tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ def write_embeddings(
     Raises:
         StoreError: a value is not finite; every later mean and distance would be poisoned by it.
     """
-    is_finite = np.isfinite(features).all(axis=1)
-    if not is_finite.all():
+    n_broken = int(np.sum(~np.isfinite(features).all(axis=1)))
+    if n_broken:
         raise StoreError(
-            f"{encoder} gave NaN or infinity for {np.sum(~is_finite)} of {len(features)} tiles of {table.meta['slide']}",
+            f"{encoder} gave NaN or infinity for {n_broken} of {len(features)} tiles of {table.meta['slide']}",
             path,
             "Check the encoder's weights and precision.",
         )
@@ -150,7 +150,7 @@ def read_embeddings(path: Path) -> SlideEmbeddings:
                 raise StoreError(f"the file has format {version}", path, "Open it with the version that wrote it.")
             if sum(file[name].nbytes for name in _SHAPES) > path.stat().st_size:  # ours are stored as they are
                 raise StoreError("it claims more than it holds", path, "Delete it and run `histokin embed` again.")
-            data = SlideEmbeddings(*(file[name][:] for name in _SHAPES), attrs)
+            data = SlideEmbeddings(file["features"][:], file["coords"][:], file["tile_id"][:], attrs)
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"the file cannot be read ({error})", path, "Run `histokin embed` again.") from error
     n = attrs.get("n_tiles", -1)

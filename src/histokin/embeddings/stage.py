@@ -18,7 +18,7 @@ from histokin.progress import Reporter, silent
 from histokin.tiles import Tiling, open_tiles
 from histokin.workspace import Workspace
 
-BATCH = 256
+BATCH = 64  # tiles in memory at once; a slide of any size takes no more
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from histokin.encoders.card import EncoderCard, fingerprint
 from histokin.errors import EncoderError
 
-DEFAULT_BATCH = 128
+DEFAULT_BATCH = 64
 
 
 def choose_device(device: str = "auto") -> torch.device:

@@ -3,11 +3,11 @@
 For tests, demonstrations and benchmarks. They show whether software works; they prove nothing about disease.
 """
 
-from .classes import CLASSES, DIAGNOSES, Diagnosis
-from .cohort import GeneratedCohortSpec, generate_cohort, plan_cohort
-from .pyramid import Rows, write_pyramid
-from .render import RenderedSlide, render_slide
-from .spec import GeneratedSlideSpec
+from histokin.slides.generated.classes import CLASSES, DIAGNOSES, Diagnosis
+from histokin.slides.generated.cohort import GeneratedCohortSpec, generate_cohort, plan_cohort
+from histokin.slides.generated.pyramid import Rows, write_pyramid
+from histokin.slides.generated.render import RenderedSlide, render_slide
+from histokin.slides.generated.spec import GeneratedSlideSpec
 
 __all__ = [
     "CLASSES",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .classes import BLOOD, GLAND, LYMPHOID, MUCIN, NECROSIS, STROMA, TUMOUR, Diagnosis
-from .noise import F32, F64, Grid, blur, ramp, scatter, smooth_noise
-from .nuclei import (
+from histokin.slides.generated.classes import BLOOD, GLAND, LYMPHOID, MUCIN, NECROSIS, STROMA, TUMOUR, Diagnosis
+from histokin.slides.generated.noise import F32, F64, Grid, blur, ramp, scatter, smooth_noise
+from histokin.slides.generated.nuclei import (
     CENTROBLAST,
     DEBRIS,
     ENDOTHELIAL,
@@ -22,9 +22,9 @@ from .nuclei import (
     make_stamps,
     make_turned_stamps,
 )
-from .regions import Regions
-from .stain import PatientStyle
-from .textures import Fields
+from histokin.slides.generated.regions import Regions
+from histokin.slides.generated.stain import PatientStyle
+from histokin.slides.generated.textures import Fields
 
 
 @dataclass(slots=True)

@@ -10,12 +10,11 @@ import numpy as np
 
 from histokin import progress
 from histokin.artefacts import Ledger, sweep, write_bytes, write_json, write_text
-
-from .classes import CLASSES, DIAGNOSES
-from .noise import U8, Grid
-from .pyramid import write_pyramid
-from .render import render_slide
-from .spec import GeneratedSlideSpec
+from histokin.slides.generated.classes import CLASSES, DIAGNOSES
+from histokin.slides.generated.noise import U8, Grid
+from histokin.slides.generated.pyramid import write_pyramid
+from histokin.slides.generated.render import render_slide
+from histokin.slides.generated.spec import GeneratedSlideSpec
 
 # Raised when the pictures of an unchanged spec change, so that older cohorts are made anew.
 RECIPE = 1

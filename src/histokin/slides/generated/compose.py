@@ -8,11 +8,11 @@ leave no seams.
 import cv2
 import numpy as np
 
-from .cells import Cells
-from .noise import F32, U8, Grid, periodic_grain, ramp
-from .nuclei import OD_STEPS
-from .spec import GeneratedSlideSpec
-from .stain import ScannerStyle
+from histokin.slides.generated.cells import Cells
+from histokin.slides.generated.noise import F32, U8, Grid, periodic_grain, ramp
+from histokin.slides.generated.nuclei import OD_STEPS
+from histokin.slides.generated.spec import GeneratedSlideSpec
+from histokin.slides.generated.stain import ScannerStyle
 
 BLOCK = (64, 512)
 _PERIOD = 1024

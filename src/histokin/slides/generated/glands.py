@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from .noise import F32, F64, Grid, scatter
+from histokin.slides.generated.noise import F32, F64, Grid, scatter
 
 _FAR = -50.0
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .noise import F32, F64, U8
+from histokin.slides.generated.noise import F32, F64, U8
 
 OD_STEPS = 100.0
 MARGIN_PX = 160

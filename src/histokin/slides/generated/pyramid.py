@@ -12,8 +12,7 @@ import simplejpeg
 import tifffile
 
 from histokin.artefacts import writing
-
-from .noise import U8
+from histokin.slides.generated.noise import U8
 
 _MIN_LEVEL_PX = 128
 _BIG_BYTES = 2**32  # of raw pixels; JPEG needs less, so a classic TIFF is always large enough below

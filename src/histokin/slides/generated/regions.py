@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .classes import (
+from histokin.slides.generated.classes import (
     BACKGROUND,
     BLOOD,
     FAT,
@@ -23,7 +23,7 @@ from .classes import (
     TUMOUR,
     Diagnosis,
 )
-from .noise import F32, F64, U8, Grid, jittered_lattice, nearest_two, signed_um, smooth_noise
+from histokin.slides.generated.noise import F32, F64, U8, Grid, jittered_lattice, nearest_two, signed_um, smooth_noise
 
 _FAT_CELL_UM = 62.0
 _INVADED = (STROMA, FAT, MUCIN, GLAND)

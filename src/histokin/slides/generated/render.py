@@ -6,16 +6,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from histokin.slides.generated.cells import Cells, populate
+from histokin.slides.generated.classes import DIAGNOSES, NEIGHBOURHOOD
+from histokin.slides.generated.compose import Painter
+from histokin.slides.generated.noise import U8, Grid, blur, ramp, smooth_noise
+from histokin.slides.generated.regions import lay_out
+from histokin.slides.generated.spec import GeneratedSlideSpec
+from histokin.slides.generated.stain import draw_pen, patient_style, scanner_style
+from histokin.slides.generated.textures import Fields, weave
 from histokin.streams import stream
-
-from .cells import Cells, populate
-from .classes import DIAGNOSES, NEIGHBOURHOOD
-from .compose import Painter
-from .noise import U8, Grid, blur, ramp, smooth_noise
-from .regions import lay_out
-from .spec import GeneratedSlideSpec
-from .stain import draw_pen, patient_style, scanner_style
-from .textures import Fields, weave
 
 _LAYERS = (
     *("haematoxylin", "eosin", "fibre", "granule", "u", "v", "void_um", "fill_h", "fill_e"),

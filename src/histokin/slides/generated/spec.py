@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .classes import DIAGNOSES
+from histokin.slides.generated.classes import DIAGNOSES
 
 MIN_PX, MAX_PX = 64, 40_000
 

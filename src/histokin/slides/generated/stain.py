@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from histokin.slides.generated.classes import BLOOD, CLASSES, FAT, GLAND, LYMPHOID, MUCIN, NECROSIS, STROMA, TUMOUR
+from histokin.slides.generated.noise import F32, U8, Grid, blur, smooth_noise
 from histokin.streams import stream
-
-from .classes import BLOOD, CLASSES, FAT, GLAND, LYMPHOID, MUCIN, NECROSIS, STROMA, TUMOUR
-from .noise import F32, U8, Grid, blur, smooth_noise
 
 # Mean haematoxylin and eosin of each class between its nuclei, by eye after the MoNuSeg and GlaS pictures.
 _BASE = {

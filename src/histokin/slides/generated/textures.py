@@ -8,11 +8,23 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .classes import BACKGROUND, BLOOD, CLASSES, FAT, GLAND, LYMPHOID, MUCIN, NECROSIS, STROMA, TUMOUR, Diagnosis
-from .glands import Rings, RingStyle, place_rings
-from .noise import F32, Grid, blur, ramp, smooth_noise
-from .regions import Regions
-from .stain import PatientStyle
+from histokin.slides.generated.classes import (
+    BACKGROUND,
+    BLOOD,
+    CLASSES,
+    FAT,
+    GLAND,
+    LYMPHOID,
+    MUCIN,
+    NECROSIS,
+    STROMA,
+    TUMOUR,
+    Diagnosis,
+)
+from histokin.slides.generated.glands import Rings, RingStyle, place_rings
+from histokin.slides.generated.noise import F32, Grid, blur, ramp, smooth_noise
+from histokin.slides.generated.regions import Regions
+from histokin.slides.generated.stain import PatientStyle
 
 VESSEL = RingStyle(
     radius=14.0,
