@@ -1,0 +1,147 @@
+"""What the stages ask of tiles, and what they leave out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histokin.cohort import take_inventory
+from histokin.embeddings import EmbeddingStore, embed_cohort
+from histokin.errors import EvaluationError, WorkspaceError
+from histokin.pipeline.evaluation import EvaluationSpec, evaluate
+from histokin.pipeline.floors import STATISTICS
+from histokin.pipeline.gathering import gather, tile_labels
+from histokin.pipeline.packing import pack_cohort
+from histokin.pipeline.pictures import choose_examples, tile_pictures
+from histokin.pipeline.stages import TileRequest, open_tiling, tile
+from histokin.slides.generated import GeneratedCohortSpec, generate_cohort
+from histokin.tiles import Tiling
+from histokin.workspace import Workspace
+
+REQUEST = TileRequest(tile_px=64, tile_mpp=1.0, stride_px=32)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = GeneratedCohortSpec(n_patients=6, slides_per_patient=1, size=640, n_scanners=1, seed=5)
+    return generate_cohort(tmp_path_factory.mktemp("stages"), spec)
+
+
+@pytest.fixture(scope="module")
+def tiled(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Tiling]:
+    out = tmp_path_factory.mktemp("work") / "w"
+    tiling = tile(table, out, request=REQUEST)
+    work = Workspace.open(out)
+    embed_cohort(work, tiling, STATISTICS)
+    return work, tiling
+
+
+def _store(work: Workspace, tiling: Tiling, name: str) -> Path:
+    return work.embeddings(tiling.spec.spec_id, f"floor-{name}-1")
+
+
+def test_ready_tiles_keep_their_own_size_and_scale(tmp_path: Path) -> None:
+    import cv2
+
+    rows = ["path,x,y,size,label,patient"]
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((200, 300, 3), 128, np.uint8))
+    rows += [f"p.png,{x},0,100,a,p1" for x in (0, 100, 200)]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    cohort = take_inventory(tmp_path / "t.csv", mpp=0.5)
+    own = TileRequest().spec_for(cohort)
+    assert (own.tile_px, own.mpp, own.is_given) == (100, 0.5, True)
+    coarse = TileRequest(tile_mpp=1.0).spec_for(cohort)
+    assert (coarse.tile_px, coarse.mpp) == (50, 1.0)
+    assert coarse.tile_um == own.tile_um
+
+
+def test_a_workspace_with_two_tilings_asks_to_keep_one(tiled, table: Path) -> None:
+    work, tiling = tiled
+    assert open_tiling(work).n_tiles == tiling.n_tiles
+    other = work.tiles("other")
+    other.mkdir()
+    (other / "manifest.json").write_text("{}")
+    with pytest.raises(WorkspaceError, match="several tilings"):
+        open_tiling(work)
+    (other / "manifest.json").unlink()
+    other.rmdir()
+
+
+def test_packed_tiles_are_the_tiles_that_are_embedded(tiled) -> None:
+    work, tiling = tiled
+    packed = pack_cohort(work, tiling)
+    assert len(packed) == tiling.n_tiles
+    colour = EmbeddingStore(_store(work, tiling, "colour")).load()
+    assert np.array_equal(packed.slides, colour.slide)
+    assert np.array_equal(packed.table_rows, colour.tile_id)
+    seen = STATISTICS[0].embed(packed.read(np.arange(len(packed))))
+    np.testing.assert_allclose(seen, colour.features, atol=2.5)  # JPEG once more, float16 on disk
+
+
+def test_labels_come_from_the_planted_truth_and_mixed_tiles_have_none(tiled) -> None:
+    work, tiling = tiled
+    rows = EmbeddingStore(_store(work, tiling, "colour")).load()
+    labels = tile_labels(tiling, rows, "label")
+    assert set(labels) <= {"", "tumour", "stroma", "gland", "lymphoid", "fat", "necrosis", "blood", "mucin"}
+    assert 0 < (labels == "").mean() < 0.9
+
+
+def test_stores_of_other_tiles_are_not_evaluated_together(tiled, table: Path, tmp_path: Path) -> None:
+    work, tiling = tiled
+    other = tile(table, tmp_path / "w", request=TileRequest(tile_px=64, tile_mpp=1.0, stride_px=64))
+    place = Workspace.open(tmp_path / "w")
+    embed_cohort(place, other, STATISTICS)
+    with pytest.raises(EvaluationError, match="other tiles"):
+        gather(tiling, _store(work, tiling, "colour"), {"texture": [_store(place, other, "texture")]})
+
+
+def test_examples_follow_the_rules_of_the_figures(tiled) -> None:
+    work, tiling = tiled
+    gathered = gather(tiling, _store(work, tiling, "texture"), {})
+    labels = tile_labels(tiling, gathered.main, "label")
+    examples = choose_examples(gathered, labels, seed=1)
+    assert len({labels[e.query] for e in examples}) == len(examples)
+    for example in examples:
+        assert all(labels[hit] for hit in example.hits)
+        assert all(gathered.patient[hit] != gathered.patient[example.query] for hit in example.hits)
+        assert list(example.scores) == sorted(example.scores, reverse=True)
+    wanted = sorted({row for e in examples for row in (e.query, *e.hits)})
+    pictures = tile_pictures(tiling, gathered.main, wanted)
+    assert sorted(pictures) == wanted
+    assert all(picture[:3] == b"\xff\xd8\xff" for picture in pictures.values())
+
+
+def test_an_unknown_label_names_the_known_ones(tiled) -> None:
+    work, tiling = tiled
+    with pytest.raises(EvaluationError, match="diagnosis"):
+        evaluate(work, tiling, _store(work, tiling, "texture"), {}, EvaluationSpec(label="grade"))
+
+
+def test_texture_beats_chance_and_shuffled_labels_fall_to_it(tiled) -> None:
+    work, tiling = tiled
+    found = evaluate(work, tiling, _store(work, tiling, "texture"), {}, EvaluationSpec())
+    headline = next(r for r in found.document["tile"]["results"] if r["metric"] == "acc@1")
+    assert headline["value"] > headline["chance"] + 0.05
+    assert "at chance, as it must be" in found.document["controls"][0]
+    assert (found.folder / "queries-tile.csv").read_text().count("\n") > 20
+
+
+def test_one_patient_gets_a_sentence_instead_of_a_figure(table: Path, tmp_path: Path) -> None:
+    lines = table.read_text().splitlines()
+    header = lines[0].split(",")
+    kept = [line.split(",") for line in lines[1:3]]
+    for row in kept:
+        row[header.index("patient")] = "P01"
+        for name in ("path", "class_map"):
+            row[header.index(name)] = str(table.parent / row[header.index(name)])
+    one = tmp_path / "one.csv"
+    one.write_text("\n".join([lines[0], *(",".join(row) for row in kept)]))
+    tiling = tile(one, tmp_path / "w", request=REQUEST)
+    work = Workspace.open(tmp_path / "w")
+    embed_cohort(work, tiling, STATISTICS[:1])
+    found = evaluate(work, tiling, _store(work, tiling, "colour"), {}, EvaluationSpec())
+    assert found.document["tile"] is None
+    assert "--leave-out slide" in found.document["why_not"]
+    by_slide = evaluate(work, tiling, _store(work, tiling, "colour"), {}, EvaluationSpec(leave_out="slide"))
+    assert by_slide.document["tile"] is not None
+    assert "may share its patient" in by_slide.document["tile"]["warnings"][0]
