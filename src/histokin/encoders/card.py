@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,8 +87,8 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     """
     digest = hashlib.sha256()
     for key in sorted(state):
-        tensor = state[key].detach().cpu().contiguous()
+        tensor = state[key].detach().cpu()
         digest.update(f"{key}\x1f{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
-        # Viewed as bytes in torch: numpy has no bfloat16.
-        digest.update(np.ascontiguousarray(tensor.reshape(-1).view(torch.uint8).numpy()).data)
+        # Flattened in C order whatever the memory format, and viewed as bytes in torch: numpy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

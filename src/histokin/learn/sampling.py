@@ -55,11 +55,10 @@ def _epoch(seed: int, epoch: int, batch: int, n_tiles: int) -> np.ndarray:
         before = np.zeros(n_tiles, bool)
         before[_shuffled(seed, epoch - 1, n_tiles)[n_tiles - n_before :]] = True
         n_first = batch - n_before
-        n_after = (epoch + 1) * n_tiles % batch
-        # Exchanged with tiles from the middle: the end must stay as shuffled, for the next epoch looks at it.
         repeated = np.flatnonzero(before[order[:n_first]])
-        middle = order[n_first : n_tiles - n_after]
-        fresh = n_first + np.flatnonzero(~before[middle])[: len(repeated)]
+        # Exchanged with the first that are not: with n_tiles >= 2 * batch - 1 these lie before the epoch's last batch,
+        # whose tiles must stay as shuffled, for the next epoch looks at them.
+        fresh = n_first + np.flatnonzero(~before[order[n_first:]])[: len(repeated)]
         order[repeated], order[fresh] = order[fresh], order[repeated]
     order.flags.writeable = False
     return order
