@@ -128,7 +128,7 @@ def recipe_with(
 
 def show_outcome(outcome: "RunOutcome") -> None:
     """What a whole run came to: the figures, then where everything lies."""
-    click.echo(outcome.assessment.to_text())
+    click.echo(outcome.assessment.to_brief())
     work = outcome.work.root
     slide = outcome.tiling.records[0].slide
     click.echo(f"\nReport: {outcome.page}")

@@ -25,9 +25,9 @@ from histokin.learn.schedule import learning_rate
 from histokin.learn.views import central_plan, make_views, plan_views
 from histokin.streams import seed64
 
-LOOK_BATCH = 128
+LOOK_BATCH = 64
 # Two views of this many tiles are enough for alignment, a mean over pairs.
-ALIGNMENT_TILES = 128
+ALIGNMENT_TILES = 64
 
 
 class LossNotFinite(TrainingError):
@@ -124,22 +124,23 @@ def _precision(recipe: Recipe) -> Precision:
 
 
 @torch.no_grad()
-def take_look(state: TrainState, probe: np.ndarray, recipe: Recipe, device: torch.device) -> Look:
+def take_look(state: TrainState, source: PixelSource, probe: np.ndarray, recipe: Recipe, device: torch.device) -> Look:
     """Measure the encoder on fixed tiles: their undisturbed middles, and two fixed views of some of them.
 
     Args:
         state: left as it was.
-        probe: (N, px, px, 3) uint8.
+        source: of the tiles, read a small batch at a time.
+        probe: (N,) int64 rows of it, the same at every look.
         recipe, device: of the run.
     """
-    px, spec = probe.shape[1], recipe.views
+    px, spec = source.px, recipe.views
     encoder = state.method.encoder
     encoder.eval()
     embeddings = []
     for start in range(0, len(probe), LOOK_BATCH):
-        tiles = torch.from_numpy(probe[start : start + LOOK_BATCH]).to(device)
+        tiles = torch.from_numpy(source.read(probe[start : start + LOOK_BATCH])).to(device)
         embeddings.append(_embed(encoder, make_views(tiles, central_plan(len(tiles), spec, px), spec), recipe))
-    some = torch.from_numpy(probe[:: max(1, len(probe) // ALIGNMENT_TILES)][:ALIGNMENT_TILES]).to(device)
+    some = torch.from_numpy(source.read(probe[:: max(1, len(probe) // ALIGNMENT_TILES)][:ALIGNMENT_TILES])).to(device)
     plan = plan_views(spec, px, seed=recipe.seed, step=0, samples=np.arange(len(some)), purpose="probe views")
     views = make_views(some, plan, spec)
     first, second = (_embed(encoder, part, recipe) for part in views.chunk(2))

@@ -174,10 +174,10 @@ def _steps_in_budget(source: PixelSource, recipe: Recipe, device: torch.device, 
             taken.append(spent)
             if time.monotonic() > until and len(taken) >= 3:
                 break
-    probe = source.read(probe_rows(trial.seed, n, trial.run.monitor_tiles))
-    take_look(state, probe[:LOOK_BATCH], trial, device)  # warms up the kernels of another batch size
+    probe = probe_rows(trial.seed, n, trial.run.monitor_tiles)
+    take_look(state, source, probe[:LOOK_BATCH], trial, device)  # warms up the kernels of another batch size
     before = time.monotonic()
-    take_look(state, probe, trial, device)
+    take_look(state, source, probe, trial, device)
     a_look = time.monotonic() - before
     # The first steps also warm up kernels and caches, and a neighbour on the machine may hold one up.
     a_step = float(np.median(taken[len(taken) // 3 :]))
@@ -214,7 +214,7 @@ def _run(
     save_every = settled(recipe.run.checkpoint_every, "run.checkpoint_every")
     if state.step >= steps:
         return
-    probe = source.read(probe_rows(recipe.seed, n, recipe.run.monitor_tiles))
+    probe = probe_rows(recipe.seed, n, recipe.run.monitor_tiles)
     batches = (batch_rows(recipe.seed, step, recipe.run.batch, n) for step in range(state.step, steps))
     n_views = effective_batch(recipe.run.batch, n) * state.method.n_views
     # The reader is closed before the line is: an interrupted run leaves no thread behind.
@@ -226,7 +226,7 @@ def _run(
                 raise _captured(error, state.step, rows, recipe, folder) from error
             is_last = state.step == steps
             append_line(folder / METRICS, {"step": state.step, **plain(result)})
-            look = take_look(state, probe, recipe, device) if is_last or state.step % look_every == 0 else None
+            look = take_look(state, source, probe, recipe, device) if is_last or state.step % look_every == 0 else None
             if look:
                 append_line(folder / METRICS, {"step": state.step, "monitor": look})
             if is_last or state.step % save_every == 0:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CHOSEN_COLUMNS = ("label", "diagnosis")  # taken without asking, in this order
 K = (1, 3, 5)
+HEADLINES = ("acc@1", "acc@3", "acc@5", "mmv@5")
 MAX_CLASSES = 50
 
 
@@ -63,9 +64,20 @@ class Assessment:
     document: dict[str, Any]
 
     def to_text(self) -> str:
-        """The tables for a terminal."""
-        parts = [self.document[level]["text"] for level in ("tile", "slide") if self.document[level]]
-        parts += self.document["controls"]
+        """All figures for a terminal."""
+        tables = [(self.folder / f"{level}.txt").read_text(encoding="utf-8") for level in self._levels]
+        return self._with_rest(tables)
+
+    def to_brief(self) -> str:
+        """The headline figures for a terminal, a line a row."""
+        return self._with_rest([brief_table(self.document[level]) for level in self._levels])
+
+    @property
+    def _levels(self) -> list[str]:
+        return [level for level in ("tile", "slide") if self.document[level]]
+
+    def _with_rest(self, tables: list[str]) -> str:
+        parts = [*tables, *self.document["controls"]]
         parts += [self.document["why_not"]] if self.document["why_not"] else []
         free = self.document["label_free"]
         parts.append(
@@ -103,6 +115,36 @@ def evaluate(
         ledger.commit("evaluation", inputs, path)
     ledger.write_manifest(["evaluation"])
     return Assessment(ledger.folder, json.loads(path.read_text(encoding="utf-8")))
+
+
+def brief_table(found: dict[str, Any]) -> str:
+    """Headline metrics of one level as text: value, interval, and the encoder minus each floor."""
+    some = found["results"][0]
+    shares = ", ".join(f"{name} {share:.2f}" for name, share in some["prevalence"].items())
+    note = f" ({some['interval']['note']})" if some["interval"]["note"] else ""
+    asked = f"{some['level'].capitalize()}s: {some['n_queries']} queries of {some['n_patients']} patients"
+    lines = [
+        f"{asked}, leaving out the {some['leave_out']}; votes by `{found['protocol']['vote']}`; 95 % intervals{note}",
+        f"prevalence: {shares}",
+        f"{'':<30}" + "".join(f"{metric:<23}" for metric in HEADLINES) + "encoder - row, Acc@1",
+    ]
+    rows = dict.fromkeys((r["name"], r["strategy"]) for r in found["results"])
+    for name, strategy in rows:
+        own = {r["metric"]: r for r in found["results"] if (r["name"], r["strategy"]) == (name, strategy)}
+        first = own[HEADLINES[0]]
+        label = name + (f" ({strategy})" if strategy else "") + (" *" if first["kind"] == "floor" else "")
+        cells = "".join(f"{_with_interval(own[m]['value'], own[m]['interval']):<23}" for m in HEADLINES)
+        delta = first["delta"]
+        lines.append(f"{label:<30}{cells}" + (_with_interval(delta["value"], delta["interval"], "+") if delta else ""))
+    chance = {r["metric"]: r["chance"] for r in found["results"] if r["name"] == some["name"]}
+    lines.append(f"{'chance':<30}" + "".join(f"{chance[m]:<23.3f}" for m in HEADLINES))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _with_interval(value: float, interval: dict[str, Any], sign: str = "") -> str:
+    if interval["low"] is None:
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
 class _Judge:
@@ -214,14 +256,15 @@ class _Judge:
         return self._kept(found, "slide")
 
     def _kept(self, found: Evaluation, level: str) -> dict[str, Any]:
-        """The figures as JSON and text; the per-query table of the encoder goes beside them as CSV."""
+        """The figures as JSON; all of them as text and the encoder's per-query table as CSV go beside them."""
         rows = found.query_rows(next(name for name in found.frames if name.startswith(self._gathered.encoder)))
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self._folder / f"queries-{level}.csv", text.getvalue())
-        return {**found.to_json(), "text": found.to_table()}
+        write_text(self._folder / f"{level}.txt", found.to_table() + "\n")
+        return found.to_json()
 
     def _label_free(self) -> list[dict[str, Any]]:
         gathered = self._gathered

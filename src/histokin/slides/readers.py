@@ -68,6 +68,14 @@ class OpenSlideReader:
         """Read a region; areas outside the slide and unscanned blocks come back white."""
         import openslide
 
+        if x < 0 or y < 0:
+            # OpenSlide drops the fraction of a level pixel here: a picture that begins at -4 / 4.001 would begin at 0.
+            size = self.levels[level]
+            left, top = round(max(-x, 0) / size.downsample_x), round(max(-y, 0) / size.downsample_y)
+            out = np.full((h, w, 3), 255, np.uint8)
+            if left < w and top < h:
+                out[top:, left:] = self.read(max(x, 0), max(y, 0), w - left, h - top, level)
+            return out
         bend_x, bend_y = self._bend[level]
         try:
             rgba = np.asarray(self._slide.read_region((round(x * bend_x), round(y * bend_y)), level, (w, h)))

@@ -1,5 +1,6 @@
 """What a tile is: its size, its pixel size, the step between tiles. Micrometres are the unit of thought."""
 
+import math
 from dataclasses import dataclass
 
 from histokin.artefacts import digest_of
@@ -25,7 +26,7 @@ class TileSpec:
     is_given: bool = False
 
     def __post_init__(self) -> None:
-        if self.tile_px < 8 or self.mpp <= 0 or self.stride_px < 0 or not 0 <= self.min_tissue <= 1:
+        if self.tile_px < 8 or not 0 < self.mpp < math.inf or self.stride_px < 0 or not 0 <= self.min_tissue <= 1:
             raise RecipeError(
                 f"a tiling of {self.tile_px} px at {self.mpp:g} um, stride {self.stride_px}, "
                 f"tissue >= {self.min_tissue:g} cannot be",

@@ -145,13 +145,19 @@ def _tidy(mask: NDArray[np.bool_], mpp: float, spec: TissueSpec) -> NDArray[np.b
     pieces = _keep_large(opened, spec.min_piece_mm2 * 1e6 / mpp**2, connectivity=8)
     if not pieces.any():
         return pieces
-    # A frame of background joins what touches the border to one large area: a cut-off corner is no hole.
+    # A frame of background joins what touches the border: that is no hole, however small it is.
     outside = cv2.copyMakeBorder((~pieces).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    return ~_keep_large(outside, spec.max_hole_mm2 * 1e6 / mpp**2, connectivity=4)[1:-1, 1:-1]
+    return ~_keep_large(outside, spec.max_hole_mm2 * 1e6 / mpp**2, connectivity=4, keep=(0, 0))[1:-1, 1:-1]
 
 
-def _keep_large(mask: NDArray[np.uint8] | np.ndarray, min_px: float, connectivity: int) -> NDArray[np.bool_]:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
+def _keep_large(
+    mask: NDArray[np.uint8] | np.ndarray, min_px: float, connectivity: int, keep: tuple[int, int] | None = None
+) -> NDArray[np.bool_]:
+    """The connected parts of at least `min_px`, and the one at `keep` (row, column) whatever its size."""
+    _, found, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)
+    labels = np.asarray(found, np.int32)
     is_large = stats[:, cv2.CC_STAT_AREA] >= max(min_px, 4)
+    if keep is not None:
+        is_large[labels[keep]] = True
     is_large[0] = False
-    return is_large[np.asarray(labels, np.int32)]
+    return is_large[labels]

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from histokin.cohort import Cohort, SlideRecord, patient_of
+
+
+def cohort(*records: SlideRecord) -> Cohort:
+    return Cohort(Path(), "slides", records)
+
+
+def test_a_slide_without_patient_is_its_own_unit() -> None:
+    found = patient_of(cohort(SlideRecord("a", "a"), SlideRecord("b", "b"), SlideRecord("c", "c", patient="p")))
+    assert found == {"a": "slide:a", "b": "slide:b", "c": "p"}
+
+
+def test_a_patient_called_like_a_slide_is_no_slide() -> None:
+    found = patient_of(cohort(SlideRecord("a", "a"), SlideRecord("b", "b", patient="a")))
+    assert found["a"] != found["b"]
+
+
+def test_twins_join_their_patients_through_any_chain() -> None:
+    found = patient_of(
+        cohort(
+            SlideRecord("a", "a", patient="p"),
+            SlideRecord("b", "b", patient="q", twin_of="a"),
+            SlideRecord("c", "c", patient="q"),
+            SlideRecord("d", "d", patient="r", twin_of="c"),
+            SlideRecord("e", "e", patient="s"),
+        )
+    )
+    assert found == {"a": "p", "b": "p", "c": "p", "d": "p", "e": "s"}
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqrstu"), st.integers(-1, 8)), min_size=1, max_size=9))
+def test_units_are_the_connected_components(rows: list[tuple[str, int]]) -> None:
+    records = [
+        SlideRecord(str(i), "", patient=p, twin_of=str(twin) if 0 <= twin < i else "") for i, (p, twin) in enumerate(rows)
+    ]
+    found = patient_of(cohort(*records))
+    group = {r.slide: {r.slide} for r in records}  # slow reference: merge until nothing changes
+    for _ in records:
+        for a in records:
+            for b in records:
+                if a.patient == b.patient or a.twin_of == b.slide or b.twin_of == a.slide:
+                    merged = group[a.slide] | group[b.slide]
+                    for slide in merged:
+                        group[slide] = merged
+    for a in records:
+        for b in records:
+            assert (found[a.slide] == found[b.slide]) == (b.slide in group[a.slide])
