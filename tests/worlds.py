@@ -162,7 +162,7 @@ def bad_slides(root: Path) -> dict[str, str]:
     pyramid("black.tiff", np.full((512, 512, 3), 2, np.uint8))
     pen = glass(512, 512)
     cv2.line(pen, (60, 60), (450, 400), (20, 150, 60), 100)
-    pyramid("pen.tiff", pen)
+    pyramid("pen.tiff", pen, mpp=2.0)
     set_tag(pyramid("claims.tiff"), 322, 1 << 30)
     return {
         "text": "unreadable",

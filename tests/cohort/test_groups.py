@@ -36,7 +36,8 @@ def test_twins_join_their_patients_through_any_chain() -> None:
 @given(st.lists(st.tuples(st.sampled_from("pqrstu"), st.integers(-1, 8)), min_size=1, max_size=9))
 def test_units_are_the_connected_components(rows: list[tuple[str, int]]) -> None:
     records = [
-        SlideRecord(str(i), "", patient=p, twin_of=str(twin) if 0 <= twin < i else "") for i, (p, twin) in enumerate(rows)
+        SlideRecord(str(i), "", patient=p, twin_of=str(twin) if 0 <= twin < i else "")
+        for i, (p, twin) in enumerate(rows)
     ]
     found = patient_of(cohort(*records))
     group = {r.slide: {r.slide} for r in records}  # slow reference: merge until nothing changes

@@ -139,10 +139,10 @@ def test_updating_replaces_the_named_rows_and_keeps_the_order() -> None:
     assert [r.slide for r in cohort.usable] == ["a", "c"]
 
 
-def test_patients_are_counted_among_usable_slides() -> None:
+def test_named_patients_are_counted_among_usable_slides() -> None:
     records = (SlideRecord("a", "a", patient="p"), SlideRecord("b", "b", patient="p"), SlideRecord("c", "c"),
                SlideRecord("d", "d"), SlideRecord("e", "e", patient="q").with_state("missing", ""))  # fmt: skip
-    assert Cohort(Path(), "slides", records).n_patients == 3
+    assert Cohort(Path(), "slides", records).n_patients == 1
 
 
 def test_absolute_paths_stay_absolute() -> None:

@@ -26,7 +26,9 @@ def table(root: Path, text: str | bytes, name: str = "cohort.csv") -> Path:
 
 
 def test_a_folder_lists_slides_of_all_depths_and_nothing_hidden(tmp_path: Path) -> None:
-    touch(tmp_path, "b.svs", "a/c.NDPI", "a/deep/d.tiff", ".e.svs", ".hidden/f.svs", "a/.g/h.svs", "notes.txt", "a/x.csv")
+    touch(
+        tmp_path, "b.svs", "a/c.NDPI", "a/deep/d.tiff", ".e.svs", ".hidden/f.svs", "a/.g/h.svs", "notes.txt", "a/x.csv"
+    )
     listing = list_source(tmp_path, mpp=0.5)
     assert [(r.slide, r.path, r.given_mpp) for r in listing.records] == [
         ("c", "a/c.NDPI", 0.5),
@@ -160,7 +162,20 @@ def test_the_tables_mpp_goes_before_the_flag(tmp_path: Path) -> None:
         (b"path,label\na.svs,x,y\n", "line 2 has 3 cells, the header 2"),
         (b'path,label\na.svs,"' + b"x" * 200_000 + b'"\n', "this is no table"),
     ],
-    ids=["empty", "header", "blank", "semicolon", "column", "latin-1", "utf-16", "word", "nan", "inf", "ragged", "huge"],
+    ids=[
+        "empty",
+        "header",
+        "blank",
+        "semicolon",
+        "column",
+        "latin-1",
+        "utf-16",
+        "word",
+        "nan",
+        "inf",
+        "ragged",
+        "huge",
+    ],
 )
 def test_a_wrong_table_is_refused_with_line_and_reason(data: bytes, said: str, tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=said) as caught:

@@ -155,12 +155,33 @@ def test_info_tile_and_search_never_load_torch(finished, tmp_path: Path) -> None
     assert "torch" not in _modules_after("evaluate", "work", cwd=finished.cwd)
 
 
-def test_ten_lines_of_python_do_the_same(finished) -> None:
+def test_the_snippet_of_the_readme_runs(finished, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    import histokin as hk
+    from histokin.learn import override, read_recipe
+    from histokin.pipeline.stages import TileRequest
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    snippet = readme.split("```python\n")[1].split("```")[0]
+    assert len([line for line in snippet.splitlines() if line.strip()]) < 10
+    steps = [str(o) for o in finished.arguments if "=" in str(o)]
+    spec = hk.RunSpec(
+        tiles=TileRequest(tile_px=64, tile_mpp=1.0, stride_px=32),
+        recipe=override(read_recipe("simclr"), [*steps, "run.steps=24"]),
+    )
+    before = hk.run
+    monkeypatch.setattr(hk, "run", lambda slides, work: before(finished.table, work, spec), raising=False)  # noqa: ARG005
+    monkeypatch.chdir(finished.cwd)
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    assert "report: work/report/index.html" in capsys.readouterr().out
+    assert names["rows"].features.shape[1] == names["encoder"].dim
+
+
+def test_the_public_surface_is_complete_and_sorted() -> None:
     import histokin as hk
 
-    store = hk.EmbeddingStore(next(p for p in finished.work.glob("embeddings/*/*") if p.name.startswith("floor-col")))
-    assert store.encoder == "colour"
-    assert store.load().features.shape[1] == 6
     assert sorted(hk.__all__) == hk.__all__
     for name in hk.__all__:
         assert getattr(hk, name) is not None
+    with pytest.raises(AttributeError, match="it has Cohort"):
+        hk.no_such_name  # noqa: B018

@@ -26,7 +26,9 @@ def test_a_grid_holds_every_whole_tile_and_no_other(w: int, h: int, slide: float
         return
     grid = plan_grid(w, h, (slide, slide), spec)
     side, step = px * mpp / slide, spec.step_px * mpp / slide
-    n = [0 if size < side else 1 + max(i for i in range(5001) if i * step + side <= size * (1 + 1e-9)) for size in (w, h)]
+    n = [
+        0 if size < side else 1 + max(i for i in range(5001) if i * step + side <= size * (1 + 1e-9)) for size in (w, h)
+    ]
     assert len(grid.x) == n[0] * n[1]
     assert np.allclose(grid.x, grid.col * step)
     assert np.allclose(grid.y, grid.row * step)

@@ -39,7 +39,9 @@ def test_tiles_are_kept_by_share_and_the_others_stay_with_their_reason() -> None
 
 
 @given(st.floats(0.11, 1.9), st.integers(8, 80), st.integers(0, 10))
-def test_a_slide_full_of_tissue_keeps_every_tile_also_when_all_of_it_is_asked_for(mpp: float, px: int, seed: int) -> None:
+def test_a_slide_full_of_tissue_keeps_every_tile_also_when_all_of_it_is_asked_for(
+    mpp: float, px: int, seed: int
+) -> None:
     """Shares are differences of large sums: a covered tile must not miss 1 by rounding."""
     width, height = 3000 + 7 * seed, 2000 + 11 * seed
     whole = TissueMask(np.ones((height // 16, width // 16), bool), 8.0)
@@ -95,7 +97,10 @@ def test_without_mpp_there_is_no_plan() -> None:
 
 
 def test_given_tiles_are_all_kept_except_those_with_a_reason() -> None:
-    tiles = [TileRow("s", "a.png", 3, 4, 50, "p1", "r", "train", {"label": "t", "organ": "lung"}), TileRow("s", "b.png")]
+    tiles = [
+        TileRow("s", "a.png", 3, 4, 50, "p1", "r", "train", {"label": "t", "organ": "lung"}),
+        TileRow("s", "b.png"),
+    ]
     table = plan_given(RECORD, tiles, TileSpec(is_given=True))
     assert table.numpy("keep").all()
     assert table.numpy("x").tolist() == [3, -1]
@@ -113,7 +118,9 @@ def test_given_tiles_are_all_kept_except_those_with_a_reason() -> None:
     ("sizes", "picture", "asked", "px", "mpp"),
     [([100, 100, 50], 0, None, 100, 0.5), ([], 64, None, 64, 0.5), ([100], 0, 50, 50, 1.0), ([], 64, 128, 128, 0.25)],
 )
-def test_a_tile_sets_own_size_and_scale_by_hand(sizes: list, picture: int, asked: int | None, px: int, mpp: float) -> None:
+def test_a_tile_sets_own_size_and_scale_by_hand(
+    sizes: list, picture: int, asked: int | None, px: int, mpp: float
+) -> None:
     tiles = [TileRow("s", "a", 0, 0, size) for size in sizes]
     spec = native_spec(tiles, picture, 0.5, asked)
     assert (spec.tile_px, spec.mpp, spec.is_given) == (px, mpp, True)

@@ -202,5 +202,7 @@ def test_the_edge_of_the_slide_shows_nothing_of_what_lies_outside() -> None:
     for target in (0.26, 0.5, 0.52):
         plan = plan_read(slide.info, target, 32)
         grid = plan_grid(300, 300, (0.26, 0.26), TileSpec(32, target))
-        tiles = np.concatenate([read_band(slide, plan, grid.x[i : i + 1], grid.y[i : i + 1]) for i in range(len(grid.x))])
+        tiles = np.concatenate(
+            [read_band(slide, plan, grid.x[i : i + 1], grid.y[i : i + 1]) for i in range(len(grid.x))]
+        )
         assert np.abs(tiles.astype(int) - 90).max() <= 3

@@ -9,7 +9,9 @@ def nothing(picture: np.ndarray) -> np.ndarray:
     return np.zeros(picture.shape[:2], bool)
 
 
-@pytest.mark.parametrize("colour", [(243, 241, 245), (205, 205, 205), (250, 230, 235), (240, 236, 215), (170, 168, 172)])
+@pytest.mark.parametrize(
+    "colour", [(243, 241, 245), (205, 205, 205), (250, 230, 235), (240, 236, 215), (170, 168, 172)]
+)
 def test_the_glass_is_found_whatever_its_tint(colour: tuple[int, int, int]) -> None:
     picture = tissue_on_glass(300, 300, (50, 50, 200, 250))
     tinted = np.clip(picture * (np.array(colour) / np.array(GLASS)), 0, 255).astype(np.uint8)

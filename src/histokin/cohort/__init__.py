@@ -3,9 +3,19 @@
 Knows nothing of models.
 """
 
-from histokin.cohort.groups import patient_of
+from histokin.cohort.groups import UNNAMED, patient_of
 from histokin.cohort.inventory import take_inventory
 from histokin.cohort.records import Cohort, SlideRecord, TileRow, file_name_of
 from histokin.cohort.states import Kind, State
 
-__all__ = ["Cohort", "Kind", "SlideRecord", "State", "TileRow", "file_name_of", "patient_of", "take_inventory"]
+__all__ = [
+    "UNNAMED",
+    "Cohort",
+    "Kind",
+    "SlideRecord",
+    "State",
+    "TileRow",
+    "file_name_of",
+    "patient_of",
+    "take_inventory",
+]

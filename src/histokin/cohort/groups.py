@@ -2,13 +2,15 @@
 
 from histokin.cohort.records import Cohort
 
+UNNAMED = "slide:"  # begins the leave-out unit of a slide whose patient is not known
+
 
 def patient_of(cohort: Cohort) -> dict[str, str]:
     """The leave-out unit of every slide: its patient, or the slide itself where no patient is known.
 
     Two slides with the same content under different ids join their patients to one unit, named after the first.
     """
-    own = {r.slide: r.patient or f"slide:{r.slide}" for r in cohort.records}
+    own = {r.slide: r.patient or UNNAMED + r.slide for r in cohort.records}
     joined: dict[str, str] = {}
 
     def root(unit: str) -> str:

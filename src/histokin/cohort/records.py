@@ -116,8 +116,10 @@ class Cohort:
 
     @property
     def n_patients(self) -> int:
-        """Patients among the usable slides; slides without a patient count as one each."""
-        return len({r.patient or f"slide:{r.slide}" for r in self.usable})
+        """Patients that are known by name among the usable slides and their given tiles; 0 where none is named."""
+        usable = {r.slide for r in self.usable}
+        named = {r.patient for r in self.usable} | {t.patient for t in self.tiles if t.slide in usable}
+        return len(named - {""})
 
     @property
     def label_columns(self) -> tuple[str, ...]:

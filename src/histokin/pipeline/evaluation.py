@@ -264,19 +264,26 @@ class _Judge:
         writer.writerows(rows)
         write_text(self._folder / f"queries-{level}.csv", text.getvalue())
         write_text(self._folder / f"{level}.txt", found.to_table() + "\n")
-        return found.to_json()
+        document = found.to_json()
+        if self._gathered.n_unnamed and self._spec.leave_out == "patient":
+            document["warnings"].append(
+                f"The patient of {self._gathered.n_unnamed} tiles is not known: only their slide is left out, and "
+                "neighbours may share the patient. Not about new patients."
+            )
+        return document
 
     def _label_free(self) -> list[dict[str, Any]]:
         gathered = self._gathered
-        groups = {"slide": gathered.slide, "patient": gathered.patient}
+        groups = {"slide": gathered.slide}
+        if len(set(gathered.patient)) < len(set(gathered.slide)):
+            groups["patient"] = gathered.patient
         if any(gathered.site):
             groups["site"] = gathered.site
         coded = {name: np.unique(column.astype(str), return_inverse=True)[1] for name, column in groups.items()}
         found = label_free(gathered.main.features, groups=coded, max_rows=5000, seed=self._spec.seed)
         measures = [
-            ("tiles measured", found.n, f"vectors of {found.d} dimensions; ranks depend on both"),
-            ("RankMe", found.rankme, "effective number of dimensions; near 1 when collapsed"),
-            ("RankMe, centred", found.rankme_centred, "the same after the mean is taken away"),
+            ("effective rank", found.rankme_centred, "dimensions in use (RankMe, centred); near 1 when collapsed"),
+            ("RankMe", found.rankme, "the same before the mean is taken away"),
             ("participation ratio", found.participation_ratio, "dimensions that carry the variance"),
             ("uniformity", found.uniformity, "lower is more even; about -4 on a full sphere, 0 when collapsed"),
             ("mean cosine", found.mean_cosine, "of all pairs; near 1 when all vectors are alike"),
@@ -292,4 +299,5 @@ class _Judge:
                     f"share of the {found.k} nearest, {chance:.3f} by chance; high: the encoder knows the {name}",
                 )
             )
+        measures.append(("tiles", found.n, f"measured: vectors of {found.d} dimensions; ranks depend on both"))
         return [{"name": n, "value": v, "meaning": m} for n, v, m in measures]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from histokin.cohort import patient_of
+from histokin.cohort import UNNAMED, patient_of
 from histokin.embeddings import Embeddings, EmbeddingStore
 from histokin.errors import EvaluationError
 from histokin.evaluate import Items
@@ -33,6 +33,11 @@ class Gathered:
     floors: dict[str, list[NDArray[np.float32]]]
     patient: NDArray[np.object_]
     site: NDArray[np.object_]
+
+    @property
+    def n_unnamed(self) -> int:
+        """Tiles whose patient is not known: their slide stands in for it."""
+        return sum(unit.startswith(UNNAMED) for unit in self.patient)
 
     @property
     def slide(self) -> NDArray[np.object_]:

@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from histokin.artefacts import read_lines, versions
-from histokin.cohort import SlideRecord
+from histokin.cohort import UNNAMED, SlideRecord
 from histokin.errors import SlideError, StoreError
 from histokin.pipeline.choosing import DEFAULT_RUN, run_names
 from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
@@ -325,7 +325,7 @@ def _search(tiling: Tiling, gathered: Gathered, labels: NDArray[np.object_], see
         return Picture(
             image=images.get(row, b""),
             slide=str(gathered.slide[row]),
-            patient=str(gathered.patient[row]).removeprefix("slide:"),
+            patient=str(gathered.patient[row]).removeprefix(UNNAMED),
             label=label,
             score=score,
             is_right=None if score is None or not truth or not label else label == truth,
@@ -338,6 +338,8 @@ def _search(tiling: Tiling, gathered: Gathered, labels: NDArray[np.object_], see
         shown.append(Example("tile", picture(example.query, None, truth), [hit for hit in hits if hit.image]))
     how = "One tile a class" if any(labels) else "One tile a slide"
     others = "other patients" if len(set(gathered.patient)) > 1 else "other slides of the same patient"
+    if gathered.n_unnamed:
+        others = "other slides; whose they are is not known"
     note = f"{how}, drawn at random (seed {seed}), not chosen for its looks; answers come from {others}."
     return SearchSection([e for e in shown if e.query.image], note)
 
@@ -355,6 +357,6 @@ def _map(gathered: Gathered, labels: NDArray[np.object_], method: MapMethod, see
         y=[round(float(v), 5) for v in points[:, 1]],
         class_=[str(v) for v in labels[rows]],
         slide=[str(v) for v in gathered.slide[rows]],
-        patient=[str(v).removeprefix("slide:") for v in gathered.patient[rows]],
+        patient=[str(v).removeprefix(UNNAMED) for v in gathered.patient[rows]],
         note=note,
     )

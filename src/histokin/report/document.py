@@ -36,7 +36,10 @@ class SlideCard:
 
 @dataclass(frozen=True, slots=True)
 class CohortSection:
-    """The slides the run began with. `tile` describes the tiles in words, e.g. "256 px at 1.0 µm/px"."""
+    """The slides the run began with; `n_patients` is 0 where patients are not known.
+
+    `tile` describes the tiles in words, e.g. "256 px at 1.0 µm/px".
+    """
 
     kind: Literal["slides", "tiles"]
     n_slides: int

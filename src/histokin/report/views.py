@@ -97,9 +97,10 @@ def summary(document: ReportDocument) -> str:
     of = "" if cohort.n_usable == cohort.n_slides else f" of {cohort.n_slides:,}"
     if cohort.n_slides == 1 == cohort.n_usable:
         usable = "1"
+    patients = wording.counted(cohort.n_patients, "patient") if cohort.n_patients else "unknown patients"
     text = (
         f"{wording.counted(cohort.n_tiles, 'tile')} of {cohort.tile} from {usable}{of} "
-        f"slide{'' if cohort.n_slides == 1 else 's'} of {wording.counted(cohort.n_patients, 'patient')}"
+        f"slide{'' if cohort.n_slides == 1 else 's'} of {patients}"
     )
     if training:
         text += f"; {training.backbone} trained with {training.method} for {wording.counted(training.steps, 'step')}"
@@ -116,7 +117,7 @@ def key_figures(document: ReportDocument) -> list[KeyFigure]:
             f"{cohort.n_usable:,} of {cohort.n_slides:,}",
             detail=f"{n_out:,} left out, reasons below" if n_out else "none left out",
         ),
-        KeyFigure("patients", wording.count(cohort.n_patients)),
+        KeyFigure("patients", wording.count(cohort.n_patients) if cohort.n_patients else "unknown"),
         KeyFigure("tiles", wording.count(cohort.n_tiles), detail=cohort.tile),
     ]
     headline = headline_figure(document.evaluation)

@@ -1,7 +1,10 @@
 """The readers behind one small protocol: OpenSlide for whole-slide formats, decoded pictures for the rest."""
 
+import logging
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,12 +168,24 @@ def _head(path: Path, n: int) -> bytes:
         return file.read(n)
 
 
-def _tiff_size(path: Path) -> tuple[int, int]:
+@contextmanager
+def _tiff(path: Path) -> Iterator[Any]:
+    """A TIFF's directory; tifffile's remarks on odd tags are kept from the user, who gets our own sentence."""
     import tifffile
 
+    log = logging.getLogger("tifffile")
+    was, log.disabled = log.disabled, True
     try:
         with tifffile.TiffFile(path) as file:
-            page: Any = file.pages[0]
+            yield file
+    finally:
+        log.disabled = was
+
+
+def _tiff_size(path: Path) -> tuple[int, int]:
+    try:
+        with _tiff(path) as file:
+            page = file.pages[0]
             size, end = path.stat().st_size, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
             if end > size:
                 raise SlideUnreadable(
@@ -261,12 +276,9 @@ def open_reader(path: Path) -> tuple[Reader, str]:
 
 def _check_claims(path: Path) -> None:
     """Refuse a TIFF whose header claims stored tiles that no scanner writes."""
-    import tifffile
-
     try:
-        with tifffile.TiffFile(path) as file:
-            pages: Any = file.pages
-            largest = max((int(page.tilewidth * page.tilelength) for page in pages if page.is_tiled), default=0)
+        with _tiff(path) as file:
+            largest = max((int(page.tilewidth * page.tilelength) for page in file.pages if page.is_tiled), default=0)
     except _DAMAGE:
         return  # whoever reads it will say what is wrong
     if largest > MAX_TILE_PIXELS:

@@ -30,7 +30,7 @@ def command(slides: Path, mpp: float | None, kind: str | None, tile_origin: str 
         for note in cohort.notes:
             click.echo(f"note: {note}")
         states = ", ".join(f"{n} {state}" for state, n in cohort.states.items())
-        click.echo(f"{len(cohort)} slides: {states}; {cohort.n_patients} patients")
+        click.echo(f"{len(cohort)} slides: {states}; {cohort.n_patients or 'unknown'} patients")
     try:
         cohort.require_usable()
     except NoUsableSlide as error:
