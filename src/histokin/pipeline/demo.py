@@ -44,5 +44,5 @@ def demo(
     table = generate_cohort(out / "cohort", cohort, report)
     length = f"run.steps={steps}" if steps else f"run.budget={budget}"
     recipe = replace(override(read_recipe("simclr"), [length]), seed=seed)
-    spec = RunSpec(tiles=TILES, recipe=recipe)
+    spec = RunSpec(tiles=TILES, recipe=recipe, title="histokin demo")
     return run(table, out / "work", spec, report=report, command=command)

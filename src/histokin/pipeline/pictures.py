@@ -7,25 +7,26 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from histokin.embeddings import Embeddings
+from histokin.evaluate.protocol import SLIDE_TILES
 from histokin.pipeline.gathering import Gathered
-from histokin.search import top_k
+from histokin.search import nearest_slides, top_k
 from histokin.streams import stream
 from histokin.tiles import Tiling, open_tiles
 
-N_EXAMPLES, N_HITS = 8, 5
+N_EXAMPLES, N_SLIDE_EXAMPLES, N_HITS = 8, 4, 5
 PICTURE_PX = 112
 
 
 @dataclass(frozen=True, slots=True)
-class TileExample:
-    """One query tile and the rows of its neighbours among all embedded tiles."""
+class Found:
+    """One query and its neighbours: rows of embedded tiles, or numbers of slides."""
 
     query: int
     hits: tuple[int, ...]
     scores: tuple[float, ...]
 
 
-def choose_examples(gathered: Gathered, labels: NDArray[np.object_], seed: int) -> list[TileExample]:
+def choose_examples(gathered: Gathered, labels: NDArray[np.object_], seed: int) -> list[Found]:
     """One query a class drawn by the seed (without labels: one a slide), its neighbours from other patients.
 
     Drawn, never picked for their looks, and under the rules of the figures: where there are labels, only labelled tiles
@@ -45,7 +46,33 @@ def choose_examples(gathered: Gathered, labels: NDArray[np.object_], seed: int) 
         features[queries], features[allowed], N_HITS, query_groups=groups[queries], database_groups=groups[allowed]
     )
     return [
-        TileExample(q, tuple(int(allowed[i]) for i in ids if i >= 0), tuple(float(s) for s in scores if np.isfinite(s)))
+        Found(q, tuple(int(allowed[i]) for i in ids if i >= 0), tuple(float(s) for s in scores if np.isfinite(s)))
+        for q, ids, scores in zip(queries, found.ids, found.scores, strict=True)
+    ]
+
+
+def choose_slide_examples(gathered: Gathered, labels: list[str], seed: int) -> list[Found]:
+    """One slide a label drawn by the seed, and the slides of other patients most like it (median of minima)."""
+    bags = gathered.bags(gathered.main.features)
+    first = np.array([np.flatnonzero(gathered.main.slide == number)[0] for number in range(len(bags))])
+    groups = np.unique(gathered.patient[first].astype(str), return_inverse=True)[1]
+    names = sorted({label for label in labels if label})[:N_SLIDE_EXAMPLES]
+    if groups.max(initial=0) == 0 or not names:
+        return []
+    numbers = np.array(labels, object)
+    queries = [int(stream(seed, "slide example", name).choice(np.flatnonzero(numbers == name))) for name in names]
+    found = nearest_slides(
+        [bags[q] for q in queries],
+        bags,
+        N_HITS,
+        strategy="median_min",
+        query_groups=groups[queries],
+        database_groups=groups,
+        limit=SLIDE_TILES,
+        seed=seed,
+    )
+    return [
+        Found(q, tuple(int(i) for i in ids if i >= 0), tuple(float(s) for s in scores if np.isfinite(s)))
         for q, ids, scores in zip(queries, found.ids, found.scores, strict=True)
     ]
 

@@ -14,7 +14,7 @@ from histokin.errors import SlideError, StoreError
 from histokin.pipeline.choosing import DEFAULT_RUN, run_names
 from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
 from histokin.pipeline.gathering import Gathered, gather, tile_labels
-from histokin.pipeline.pictures import choose_examples, tile_pictures
+from histokin.pipeline.pictures import choose_examples, choose_slide_examples, tile_pictures
 from histokin.pipeline.projection import MAX_POINTS, MapMethod, project, sample_points
 from histokin.pipeline.searching import find_floors, find_store
 from histokin.pipeline.stages import open_tiling
@@ -72,6 +72,7 @@ def write(
     """
     gathered = gather(tiling, store, {}) if store else None
     column = assessment.document["tile_column"] if assessment else ""
+    slide_column = assessment.document["slide_column"] if assessment else ""
     labels = np.full(0, "", object)
     if gathered:
         labels = tile_labels(tiling, gathered.main, column) if column else np.full(len(gathered.main), "", object)
@@ -84,7 +85,7 @@ def write(
         cohort=cohort,
         training=_training(run) if run else None,
         evaluation=_evaluation(assessment) if assessment else None,
-        search=_search(tiling, gathered, labels, seed) if gathered else None,
+        search=_search(work, tiling, gathered, labels, slide_column, seed) if gathered else None,
         embedding_map=_map(gathered, labels, map_method, seed) if gathered else None,
         notes=list(tiling.cohort.notes),
         digests={"tiles": tiling.spec.spec_id, **({"embeddings": store.name} if store else {})},
@@ -315,7 +316,14 @@ def _protocol_sentence(protocol: dict[str, Any], some: dict[str, Any], warnings:
     return " ".join([said, *warnings])
 
 
-def _search(tiling: Tiling, gathered: Gathered, labels: NDArray[np.object_], seed: int) -> SearchSection:
+def _search(
+    work: Workspace,
+    tiling: Tiling,
+    gathered: Gathered,
+    labels: NDArray[np.object_],
+    slide_column: str,
+    seed: int,
+) -> SearchSection:
     examples = choose_examples(gathered, labels, seed)
     wanted = sorted({row for e in examples for row in (e.query, *e.hits)})
     images = tile_pictures(tiling, gathered.main, wanted)
@@ -341,7 +349,27 @@ def _search(tiling: Tiling, gathered: Gathered, labels: NDArray[np.object_], see
     if gathered.n_unnamed:
         others = "other slides; whose they are is not known"
     note = f"{how}, drawn at random (seed {seed}), not chosen for its looks; answers come from {others}."
-    return SearchSection([e for e in shown if e.query.image], note)
+    slides = _slide_examples(work, tiling, gathered, slide_column, seed) if slide_column else []
+    return SearchSection([e for e in shown if e.query.image] + slides, note)
+
+
+def _slide_examples(work: Workspace, tiling: Tiling, gathered: Gathered, column: str, seed: int) -> list[Example]:
+    records = [tiling.cohort.record(slide) for slide in gathered.main.slides]
+    labels = [record.labels.get(column, "") for record in records]
+
+    def picture(number: int, score: float | None, truth: str) -> Picture | None:
+        record, label = records[number], labels[number]
+        image = _thumbnail(work, tiling, record)
+        is_right = None if score is None or not label else label == truth
+        return Picture(image, record.slide, record.patient, label, score, is_right) if image else None
+
+    examples = []
+    for example in choose_slide_examples(gathered, labels, seed):
+        query = picture(example.query, None, "")
+        hits = [picture(n, s, labels[example.query]) for n, s in zip(example.hits, example.scores, strict=True)]
+        if query is not None:
+            examples.append(Example("slide", query, [hit for hit in hits if hit is not None]))
+    return examples
 
 
 def _map(gathered: Gathered, labels: NDArray[np.object_], method: MapMethod, seed: int) -> MapSection | None:

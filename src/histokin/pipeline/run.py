@@ -34,6 +34,7 @@ class RunSpec:
         evaluation: of the embeddings.
         map_method: of the report's map.
         device: torch's name of a device.
+        title: of the report; "" takes the input's name.
     """
 
     tiles: TileRequest = field(default_factory=TileRequest)
@@ -46,6 +47,7 @@ class RunSpec:
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     map_method: MapMethod = "pca"
     device: str = "auto"
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,17 @@ def run(
         store=store,
         run=None if spec.encoder else work.run(DEFAULT_RUN),
         assessment=assessment,
-        title=Path(slides).resolve().parent.name if Path(slides).suffix else Path(slides).resolve().name,
+        title=spec.title or _title_of(Path(slides).resolve()),
         command=command or f"histokin.run({str(slides)!r}, {str(out)!r})",
         map_method=spec.map_method,
         seed=spec.evaluation.seed,
     )
     return RunOutcome(work, tiling, encoder.name, store, assessment, page)
+
+
+def _title_of(source: Path) -> str:
+    """A table is called after its folder, a folder or slide after itself."""
+    return source.parent.name if source.suffix.lower() in (".csv", ".tsv") else source.name
 
 
 def _encoder(work: Workspace, tiling: Tiling, spec: RunSpec, report: Reporter) -> "Encoder":
