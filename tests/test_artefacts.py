@@ -44,7 +44,9 @@ class Spec:
 @pytest.fixture(scope="module")
 def dead_pid() -> int:
     """The number of a process that has ended."""
-    return int(subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True).stdout)
+    return int(
+        subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True).stdout
+    )
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def test_sweep_removes_what_a_dead_process_of_the_same_number_left(tmp_path: Pat
 # --- ledger ---------------------------------------------------------------------------------------------------------
 
 
-def make(folder: Path, key: str = "a", spec: Any = Spec(), inputs: Any = 1) -> Ledger:  # noqa: B008 - frozen
+def make(folder: Path, key: str = "a", spec: Any = Spec(), inputs: Any = 1) -> Ledger:
     ledger = Ledger(folder, "stage", spec)
     write_text(folder / f"{key}.txt", "content")
     ledger.commit(key, inputs, folder / f"{key}.txt", status="done", n=np.int64(3))

@@ -1,6 +1,4 @@
 import io
-from collections.abc import Iterator
-
 import pytest
 
 from histokin.progress import format_seconds, on_stderr, silent
@@ -20,9 +18,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("COLUMNS", "50")
-    yield 50
+    return 50
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,9 @@ def test_new_tiles_are_embedded_anew(root: Path) -> None:
     embedder = MeanColour()
     outcome = embed_cohort(work, tiling, [embedder])
     assert embedder.n_tiles == tiling.receipts["b"].facts["n_kept"]
-    assert read_embeddings(outcome.folders["mean"] / "b.h5").attrs["content_key"] == tiling.cohort.record("b").content_key
+    assert (
+        read_embeddings(outcome.folders["mean"] / "b.h5").attrs["content_key"] == tiling.cohort.record("b").content_key
+    )
 
 
 # --- damage ---------------------------------------------------------------------------------------------------------
@@ -181,5 +183,7 @@ def test_an_encoder_is_only_used_on_tiles_it_was_made_for(made_for: TileSpec, fi
     if fits:
         check_fit(embedder, tiling)
         return
-    with pytest.raises(EncoderMismatch, match=rf"{made_for.tile_px} px at {made_for.mpp:g} mpp, these: 32 px at 1 µm/px"):
+    with pytest.raises(
+        EncoderMismatch, match=rf"{made_for.tile_px} px at {made_for.mpp:g} mpp, these: 32 px at 1 µm/px"
+    ):
         check_fit(embedder, tiling)

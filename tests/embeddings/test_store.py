@@ -19,7 +19,9 @@ def write(folder: Path, slide: str, n: int, *, spec: TileSpec = SPEC, encoder: s
     features = np.arange(n * 3).reshape(n, 3) + 100 * (ord(slide[0]) - 96)
     path = folder / f"{slide}.h5"
     rows = np.arange(n, dtype=np.int64)
-    write_embeddings(path, features.astype(np.float32), rows, table, spec, encoder=encoder, fingerprint=f"sha256:{mark}")
+    write_embeddings(
+        path, features.astype(np.float32), rows, table, spec, encoder=encoder, fingerprint=f"sha256:{mark}"
+    )
     return path
 
 

@@ -102,7 +102,9 @@ def test_a_header_that_claims_terabytes_ends_no_process(tmp_path: Path) -> None:
     write_pyramid(tmp_path / "a.tiff", stained(300, 300), mpp=0.5)
     set_tag(tmp_path / "a.tiff", 322, 1 << 30)
     code = "import sys; from histokin.slides import open_slide; open_slide(sys.argv[1]).read(0, 0, 9, 9)"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.tiff"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.tiff"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1  # OpenSlide would abort: -6
     assert "header claims tiles" in done.stderr
 
@@ -212,9 +214,9 @@ def test_flipped_bytes_are_read_or_refused_and_nothing_else(kind: str, tmp_path:
                 slide.read(0, 0, 20, 20)
                 outcomes.add("read")
         except SlideError as error:
-            assert error.remedy
-            outcomes.add("refused")
-    assert outcomes >= {"refused"}
+            outcomes.add("refused" if error.remedy else "no remedy")
+    assert "refused" in outcomes
+    assert "no remedy" not in outcomes
 
 
 def test_a_level_read_from_outside_the_slide_begins_where_it_was_told(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_no_tiles_make_an_empty_pack(cohort: Cohort, tmp_path: Path) -> None:
     class Nothing:
         n_corrupt = 3
 
-        def stream(self, batch: int):
+        def stream(self, batch: int):  # noqa: ARG002 - the protocol's
             return iter(())
 
     receipt = write_pack(tmp_path, "a", Nothing(), SPEC, inputs=1)

@@ -49,7 +49,9 @@ def test_every_slide_gets_mask_picture_and_table(done: tuple[Workspace, Tiling])
     assert leftovers(work.root) == []
 
 
-def test_tables_carry_patient_and_the_truth_of_the_class_map(small_cohort: Path, done: tuple[Workspace, Tiling]) -> None:
+def test_tables_carry_patient_and_the_truth_of_the_class_map(
+    small_cohort: Path, done: tuple[Workspace, Tiling]
+) -> None:
     tiling = done[1]
     names = json.loads((small_cohort.parent / "truth" / "classes.json").read_text())
     for record in tiling.records:
@@ -148,7 +150,10 @@ def test_another_tissue_recipe_redoes_masks_and_tables(small_cohort: Path, copy:
     tile_cohort(copy, take_inventory(small_cohort), SPEC, TissueSpec(min_piece_mm2=0.03))
     after = stamps(copy.root)
     assert all(after[f"masks/P0{i}_a.png"] != before[f"masks/P0{i}_a.png"] for i in (1, 2, 3, 4))
-    assert all(after[f"tiles/{SPEC.spec_id}/P0{i}_a.parquet"] != before[f"tiles/{SPEC.spec_id}/P0{i}_a.parquet"] for i in (1, 4))
+    assert all(
+        after[f"tiles/{SPEC.spec_id}/P0{i}_a.parquet"] != before[f"tiles/{SPEC.spec_id}/P0{i}_a.parquet"]
+        for i in (1, 4)
+    )
 
 
 def test_new_content_patient_class_map_or_class_names_redo_the_table(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class EncoderCard:
 
 
 def fingerprint(card: EncoderCard) -> str:
-    """The identity of the function from tile to vector, 64 hex digits (formats.md 11.1).
+    """The identity of the function from tile to vector, 64 hex digits.
 
     Equal for two encoders exactly when architecture, weights, preparation of the tile, pooling, and the mpp and size of
     the tiles they are meant for are equal. Name, method and run are provenance and do not count.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from histokin.encoders.weights import fit_weights, read_weights
 from histokin.errors import EncoderError
 
-# The net of training_on_two_cores.md: its deep tiered stem is what makes it learn within two minutes.
+# The net of docs/training.md: its deep tiered stem is what makes it learn within two minutes.
 SMALL_ARCHITECTURE = "resnet10t"
 SMALL_ARGS: Mapping[str, Any] = {"channels": (32, 64, 128, 256), "stem_width": 16, "layers": (1, 1, 1, 1)}
 

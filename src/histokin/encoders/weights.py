@@ -13,7 +13,7 @@ from torch import Tensor
 
 from histokin.errors import EncoderError
 
-# Layouts seen in published pathology checkpoints (methods.md section 11). Stripped as prefixes only: replacing the text
+# Layouts seen in published pathology checkpoints. Stripped as prefixes only: replacing the text
 # anywhere would damage keys that hold it inside.
 PREFIXES = ("module.", "encoder_q.", "encoder.", "model.resnet.", "model.", "resnet.", "backbone.", "network.")
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher")

@@ -13,7 +13,7 @@ _NATIVE = ("avx512_bf16", "amx_bf16")
 def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
     """`auto` is bf16 only where the hardware computes in it.
 
-    On a CPU without bf16 units bf16 autocast ran 20 times slower than fp32 (DESIGN.md section 6).
+    On a CPU without bf16 units bf16 autocast ran 20 times slower than fp32.
     """
     if asked != "auto":
         return asked

@@ -13,7 +13,7 @@ Auto = Literal["auto"]
 AUTO: Auto = "auto"
 T = TypeVar("T")
 
-# Mean and spread of H&E tissue over generated and real tiles (training_on_two_cores.md); for weights from scratch.
+# Mean and spread of H&E tissue over generated and real tiles (docs/training.md); for weights from scratch.
 TISSUE_MEAN, TISSUE_STD = (0.75, 0.60, 0.72), (0.18, 0.22, 0.16)
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
@@ -33,7 +33,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True, slots=True)
 class ViewSpec:
-    """How a view is made of a tile (defaults: training_on_two_cores.md section 0, measured there).
+    """How a view is made of a tile (defaults: docs/training.md, measured there).
 
     Sizes are thought of as *zoom* = tile pixels per view pixel, so that how much magnification varies does not depend
     on the size of the tiles. A crop of side zoom * train_px is resized to train_px.
@@ -76,7 +76,7 @@ class LossSpec:
     """What is minimised."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
-    temperature: float = 0.2  # .2 beat .1 and .5 at 64 pairs (training_on_two_cores.md section 2)
+    temperature: float = 0.2  # .2 beat .1 and .5 at 64 pairs (docs/training.md)
 
     def __post_init__(self) -> None:
         _need(self.temperature > 0, "temperature must be > 0")

@@ -9,7 +9,7 @@ MARGIN_UM = 40.0
 
 
 def find_ink(colour: NDArray[np.float32], mpp: float) -> NDArray[np.bool_]:
-    """Mark green, blue, red and black ink (slides_and_tiles rules, measured at 8 mpp).
+    """Mark green, blue, red and black ink by colour rules measured at 8 mpp.
 
     Solid red pen against fresh blood, and blue lines thinner than 40 um, are not separable by colour: they stay.
 

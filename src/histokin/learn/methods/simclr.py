@@ -17,7 +17,7 @@ class SimCLR(Method):
     """Encoder and projector under NT-Xent.
 
     A deviation from the paper: the projector's last layer is followed by BatchNorm without affine, and the optimiser is
-    AdamW; both learn faster in the short runs measured (training_on_two_cores.md).
+    AdamW; both learn faster in the short runs measured (docs/training.md).
     """
 
     def __init__(self, encoder: nn.Module, dim: int, recipe: Recipe) -> None:
