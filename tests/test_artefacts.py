@@ -85,7 +85,7 @@ def test_a_digest_never_changes_between_versions() -> None:
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.json"
     write_text(path, "old")
-    with pytest.raises(RuntimeError, match="in the middle"), writing(path) as temporary:
+    with pytest.raises(RuntimeError, match="in the middle"), writing(path) as temporary:  # noqa: PT012
         temporary.write_text("half")
         assert path.read_text() == "old"
         raise RuntimeError("in the middle")
@@ -94,7 +94,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_when_a_first_write_fails(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "a.bin") as temporary:
+    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "a.bin") as temporary:  # noqa: PT012
         temporary.write_bytes(b"x")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
 import io
+
 import pytest
 
 from histokin.progress import format_seconds, on_stderr, silent
@@ -68,7 +69,7 @@ def test_names_of_files_cannot_move_the_cursor() -> None:
 
 def test_the_line_is_closed_when_the_stage_fails() -> None:
     clock, out = Clock(), io.StringIO()
-    with pytest.raises(RuntimeError, match="broke"), on_stderr(out, clock)("tiles", 2, "slides") as task:
+    with pytest.raises(RuntimeError, match="broke"), on_stderr(out, clock)("tiles", 2, "slides") as task:  # noqa: PT012
         task.advance()
         raise RuntimeError("it broke")
     assert out.getvalue().endswith("1/2 slides  in 0s\n")

@@ -60,8 +60,8 @@ def test_half_and_single_precision_mix(tmp_path: Path) -> None:
     write(tmp_path, "a", 1)
     meta = {"slide": "b", "mpp": 0.5, "mpp_source": "file", "content_key": "b", "width": 1, "height": 1}
     write_embeddings(
-        tmp_path / "b.h5", np.full((1, 3), 1e6, np.float32), np.zeros(1, np.int64), build_table({"x": [0], "y": [0]}, meta),
-        SPEC, encoder="net", fingerprint="sha256:aa",
+        tmp_path / "b.h5", np.full((1, 3), 1e6, np.float32), np.zeros(1, np.int64),
+        build_table({"x": [0], "y": [0]}, meta), SPEC, encoder="net", fingerprint="sha256:aa",
     )  # fmt: skip
     assert EmbeddingStore(tmp_path).load().features[1].tolist() == [1e6] * 3
 

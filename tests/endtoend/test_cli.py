@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,7 +156,9 @@ def test_info_tile_and_search_never_load_torch(finished, tmp_path: Path) -> None
     assert "torch" not in _modules_after("evaluate", "work", cwd=finished.cwd)
 
 
-def test_the_snippet_of_the_readme_runs(finished, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+def test_the_snippet_of_the_readme_runs(
+    finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
     import histokin as hk
     from histokin.learn import override, read_recipe
     from histokin.pipeline.stages import TileRequest
@@ -170,7 +173,8 @@ def test_the_snippet_of_the_readme_runs(finished, capsys: pytest.CaptureFixture[
     )
     before = hk.run
     monkeypatch.setattr(hk, "run", lambda slides, work: before(finished.table, work, spec), raising=False)  # noqa: ARG005
-    monkeypatch.chdir(finished.cwd)
+    shutil.copytree(finished.work, tmp_path / "work")
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(snippet, names)
     assert "report: work/report/index.html" in capsys.readouterr().out

@@ -10,14 +10,14 @@ import histokin
 SOURCES = Path(histokin.__file__).parent
 MODULES = sorted(p.relative_to(SOURCES).as_posix() for p in SOURCES.rglob("*.py"))
 
-# Calls that write to the path (or open file) named: by attribute, which argument it is (-1: what stands before the dot).
+# Calls that write, and which of their arguments names the file (-1: what stands before the dot).
 WRITERS = {
     "write_bytes": -1, "write_text": -1, "touch": -1, "rename": -1, "replace": -1, "symlink_to": -1, "hardlink_to": -1,
     "imwrite": 0, "TiffWriter": 0, "write_table": 1, "save_file": 1, "savez": 0, "savez_compressed": 0, "savefig": 0,
-    "copy": 1, "copyfile": 1, "copy2": 1, "copytree": 1, "move": 1, "savetxt": 0, "tofile": 0, "to_csv": 0, "save": None,
+    "copy": 1, "copyfile": 1, "copy2": 1, "copytree": 1, "move": 1, "savetxt": 0, "tofile": 0, "to_csv": 0,
     "NamedTemporaryFile": 0, "mkstemp": 0,
 }  # fmt: skip
-AMBIGUOUS = {"replace", "copy", "save", "move", "touch"}  # also methods of strings, arrays, cohorts: judged by module
+AMBIGUOUS = {"replace", "copy", "move", "touch"}  # also methods of strings, arrays, cohorts: judged by module
 OF_MODULE = {("shutil", "copy"), ("shutil", "move"), ("np", "save"), ("torch", "save"), ("os", "replace"),
              ("os", "rename")}  # fmt: skip
 
@@ -55,7 +55,7 @@ def target_of(call: ast.Call) -> ast.expr | None:
         return call.args[1] if owner in {"shutil", "torch", "os"} else call.args[0]
     if function.attr in WRITERS and function.attr not in AMBIGUOUS:
         position = WRITERS[function.attr]
-        return function.value if position == -1 else call.args[position or 0]
+        return function.value if position == -1 else call.args[position]
     return None
 
 
@@ -102,7 +102,8 @@ def test_no_module_but_artefacts_writes_files(module: str) -> None:
     "line",
     [
         "open(path, 'w')", "open(path, mode='ab')", "path.open('wb')", "path.open('r+')", "path.write_text('x')",
-        "path.write_bytes(b'')", "np.save(path, x)", "torch.save(x, path)", "h5py.File(path, 'w')", "h5py.File(path, 'a')",
+        "path.write_bytes(b'')", "np.save(path, x)", "torch.save(x, path)", "h5py.File(path, 'w')",
+        "h5py.File(path, 'a')",
         "pq.write_table(t, path)", "cv2.imwrite(path, x)", "tifffile.TiffWriter(path)", "save_file(x, path)",
         "shutil.copy(a, path)", "path.rename(other)", "os.replace(a, path)", "os.open(path, os.O_WRONLY | os.O_CREAT)",
         "open(path, how)", "figure.savefig(path)", "array.tofile(path)",
@@ -119,7 +120,8 @@ def test_the_law_sees_a_second_writer(line: str) -> None:
         "with writing(path) as t, h5py.File(t, 'w') as file:\n    file['a'] = 1",
         "with writing(path) as t, t.open('wb') as file:\n    np.save(file, x)",
         "open(path)", "path.open('rb')", "h5py.File(path, 'r')", "'a'.replace('b', 'c')", "array.copy()",
-        "os.open(path, os.O_RDONLY)", "buffer = io.BytesIO()\ntorch.save(x, buffer)", "artefacts.write_text(path, 'x')", "write_bytes(path, b'')", "cohort.save(path)",
+        "os.open(path, os.O_RDONLY)", "buffer = io.BytesIO()\ntorch.save(x, buffer)",
+        "artefacts.write_text(path, 'x')", "write_bytes(path, b'')", "cohort.save(path)",
     ],
 )  # fmt: skip
 def test_the_law_lets_reading_and_the_one_writer_pass(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Quick looks at real tissue: every file opens or gets its state, known areas are found, known tables are understood."""
+"""Quick looks at real tissue: files open or get their state, known areas are found, known tables understood."""
 
 import os
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_tiles_of_real_slides_are_the_averaged_pixels_of_level_0(name: str, mpp:
                 for dy in (-1, 0, 1)
             }
             assert min(error, key=lambda shift: error[shift]) == (0, 0)
-            assert error[0, 0] < 8
+            assert error[0, 0] < 12
 
 
 @pytest.mark.parametrize("section", ["C2", "C4"])

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -122,13 +123,13 @@ def tiff(**options: object) -> bytes:
 
 
 LOSSLESS = {
-    "png": lambda: png(ROUGH),
+    "png": partial(png, ROUGH),
     "png 16 bit": lambda: cv2.imencode(".png", ROUGH[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
     "tiff": tiff,
-    "tiff lzw": lambda: tiff(compression="lzw"),
-    "tiff deflate": lambda: tiff(compression="deflate"),
+    "tiff lzw": partial(tiff, compression="lzw"),
+    "tiff deflate": partial(tiff, compression="deflate"),
     "tiff planar": lambda: tiff(array=np.moveaxis(ROUGH, 2, 0), planarconfig="separate", photometric="rgb"),
-    "tiff big": lambda: tiff(bigtiff=True),
+    "tiff big": partial(tiff, bigtiff=True),
 }
 
 
