@@ -3,7 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from worlds import bad_slides, png, stained, write_csv
+from worlds import bad_slides, damage_tile, png, stained, write_csv
 
 from histokin.cohort import Cohort, take_inventory
 from histokin.slides.generated import write_pyramid
@@ -71,6 +71,14 @@ def slides(tmp_path: Path) -> Path:
 
 def states(table: Path) -> dict[str, str]:
     return {r.path: r.state for r in take_inventory(table).records}
+
+
+def test_a_slide_with_a_damaged_smaller_level_is_unreadable(tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.tiff", stained(600, 600), mpp=0.5)
+    damage_tile(tmp_path / "a.tiff", (0, 0), level=1)
+    (record,) = take_inventory(tmp_path / "a.tiff").records
+    assert record.state == "unreadable"
+    assert "level 1" in record.reason
 
 
 def test_a_table_that_names_a_missing_slide_keeps_the_row(slides: Path) -> None:

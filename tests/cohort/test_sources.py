@@ -114,16 +114,16 @@ def test_ids_are_text_and_keep_their_zeros(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"slide,path\na,a.svs\n",
-        b"\xef\xbb\xbfslide,path\r\na,a.svs\r\n",  # as Excel saves it
-        b"slide,path\ra,a.svs\r",  # as an old Macintosh
-        b" Slide , PATH \n\na,a.svs\n,\n\n",  # blank rows
-        b'"slide","path"\n"a","a.svs"',
-        b"slide,path\na,a.svs,,\n",  # empty cells too many
+        b"slide,path\ns,a.svs\n",
+        b"\xef\xbb\xbfslide,path\r\ns,a.svs\r\n",  # as Excel saves it
+        b"slide,path\rs,a.svs\r",  # as an old Macintosh
+        b" Slide , PATH \n\ns,a.svs\n,\n\n",  # blank rows
+        b'"slide","path"\n"s","a.svs"',
+        b"slide,path\ns,a.svs,,\n",  # empty cells too many
     ],
 )
 def test_the_same_table_however_it_was_saved(data: bytes, tmp_path: Path) -> None:
-    assert [(r.slide, r.path) for r in list_source(table(tmp_path, data)).records] == [("a", "a.svs")]
+    assert [(r.slide, r.path) for r in list_source(table(tmp_path, data)).records] == [("s", "a.svs")]
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,14 @@ def half_ruined(root: Path) -> Path:
 def test_a_slide_damaged_all_over_is_a_state_and_the_others_are_embedded(tiled: Path, half_ruined: Path) -> None:
     _, sound = opened(tiled)
     work = Workspace.open(half_ruined / "work")
+    # an earlier, sound run left its receipt
+    before = embed_cohort(Workspace.create(half_ruined / "before"), sound, [MeanColour()]).folders["mean"]
+    receipt = (before / ".receipts" / "b.json").read_bytes()
     tiling = Tiling(Cohort(half_ruined, "slides", sound.cohort.records), SPEC, work.tiles(SPEC.spec_id), sound.receipts)
     outcome = embed_cohort(work, tiling, [MeanColour()])
     assert [(r.slide, r.state) for r in outcome.failed] == [("b", "damaged")]
+    (outcome.folders["mean"] / ".receipts" / "b.json").write_bytes(receipt)
+    assert embed_cohort(work, tiling, [MeanColour()]) == outcome
     assert outcome.failed[0].reason
     assert EmbeddingStore(outcome.folders["mean"]).load().slides == ("a", "c")
     assert outcome.n_tiles == sum(sound.receipts[s].facts["n_kept"] for s in "ac")

@@ -124,7 +124,7 @@ def tiff(**options: object) -> bytes:
 
 LOSSLESS = {
     "png": partial(png, ROUGH),
-    "png 16 bit": lambda: cv2.imencode(".png", ROUGH[..., ::-1].astype(np.uint16) * 257)[1].tobytes(),
+    "png 16 bit": cv2.imencode(".png", ROUGH[..., ::-1].astype(np.uint16) * 257)[1].tobytes,
     "tiff": tiff,
     "tiff lzw": partial(tiff, compression="lzw"),
     "tiff deflate": partial(tiff, compression="deflate"),

@@ -54,11 +54,16 @@ def test_tiles_without_overlap_cover_every_point_once() -> None:
     assert (hits.sum(axis=1) == 1).all()
 
 
-def test_a_slide_of_exactly_n_tiles_holds_n() -> None:
-    for mpp in (0.1, 0.25, 0.3, 0.7):
-        side = 80 * 0.7 / mpp
-        if side == int(side):
-            assert len(plan_grid(int(side) * 5, int(side), (mpp, mpp), TileSpec(80, 0.7)).x) == 5
+@pytest.mark.parametrize(
+    ("px", "mpp", "slide", "n", "width"),
+    [(100, 1.0, 0.5, 5, 1000), (64, 0.5, 0.3, 3, 320), (64, 1.0, 0.3, 3, 640), (64, 0.3, 0.7, 7, 192)],
+)
+def test_a_slide_of_exactly_n_tiles_holds_n_in_spite_of_rounding(px: int, mpp: float, slide: float, n: int, width: int):
+    assert plan_grid(width, width, (slide, slide), TileSpec(px, mpp)).col.max() + 1 == n
+    assert plan_grid(width - 1, width, (slide, slide), TileSpec(px, mpp)).col.max() + 1 == n - 1
+
+
+def test_a_slide_smaller_than_a_tile_holds_none() -> None:
     assert len(plan_grid(99, 99, (1.0, 1.0), TileSpec(100, 1.0)).x) == 0
     assert len(plan_grid(99, 1000, (1.0, 1.0), TileSpec(100, 1.0)).x) == 0
 

@@ -155,6 +155,21 @@ def test_positions_are_true_on_a_real_pyramid_at_every_level(tmp_path: Path, tar
             assert abs(found - at / step - 1.5) < 0.5 / step + 0.05, at
 
 
+@pytest.mark.parametrize("target", [0.3, 0.49, 0.5, 0.6, 0.9, 1.0, 1.13, 2.2])
+def test_a_ramp_stays_a_ramp_to_the_very_edge_of_every_tile(target: float) -> None:
+    """Linear interpolation and averaging keep a ramp exactly, so tiles show no seam, enlarged ones included."""
+    ramp = np.zeros((256, 500, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = (np.arange(500) // 2)[None, :], np.arange(256)[:, None]
+    slide, step = Exact([ramp], 0.5), target / 0.5
+    plan = plan_read(slide.info, target, 40)
+    for x, y in ((20.0, 30.0), (20.0 + 7 * step, 30.0 + 3 * step)):
+        x, y = (round(x), round(y)) if plan.is_exact else (x, y)  # noqa: PLW2901
+        tile = read_band(slide, plan, np.array([x]), np.array([y]))[0]
+        at = (np.arange(40) + 0.5) * step - 0.5
+        assert np.abs(tile[..., 0] - ((x + at) / 2 - 0.25)[None, :]).max() <= 1.01  # two roundings
+        assert np.abs(tile[..., 1] - (y + at)[:, None]).max() <= 1.01
+
+
 # --- bands ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from histokin.cohort import Cohort, take_inventory
 from histokin.errors import SlideUnreadable
 from histokin.slides import open_slide
 from histokin.tiles import TileSpec, TileTable, open_tiles, plan_given, plan_tiles
+from histokin.tiles.reading import plan_read, read_band
 from histokin.tiles.source import MAX_ERRORS
 from histokin.tissue import TissueMask
 
@@ -90,6 +91,19 @@ def test_a_slide_with_too_much_damage_is_given_up(cohort: Cohort) -> None:
     with pytest.raises(SlideUnreadable, match="cannot be decoded"):
         list(source.stream(10))
     assert source.n_corrupt == MAX_ERRORS + 1
+
+
+def test_positions_come_from_the_lattice_not_from_the_tables_rounded_numbers(tmp_path: Path) -> None:
+    """At .2513 um a tile of 32 px at .5 um has 63.67 px: rounding would be 3 px off after ten tiles."""
+    cohort = slide_cohort(tmp_path, {"a": stained(200, 1024)}, mpp=0.2513)
+    spec = TileSpec(32, 0.5)
+    rows, pixels, _, _ = read_all(cohort, "a", spec=spec)
+    with open_slide(cohort.path_of(cohort.records[0])) as slide:
+        plan = plan_read(slide.info, 0.5, 32)
+        for row, tile in zip(rows, pixels, strict=True):
+            y, x = divmod(int(row), 16)
+            at = np.array([x, y]) * (32 * 0.5 / slide.info.mpp[0])
+            assert np.array_equal(tile, read_band(slide, plan, at[:1], at[1:])[0])
 
 
 def test_coarser_tiles_read_from_a_level_agree_with_the_full_picture(cohort: Cohort) -> None:

@@ -170,6 +170,7 @@ def test_new_content_patient_class_map_or_class_names_redo_the_table(tmp_path: P
 
     assert label() == ("tumour", "p")
     assert label(patient="q") == ("tumour", "q")
+    assert label() == ("tumour", "p")
     (tmp_path / "classes.json").write_text('{"0": "background", "1": "stroma"}')
     assert label() == ("stroma", "p")
     cv2.imwrite(str(tmp_path / "map.png"), values * 0)

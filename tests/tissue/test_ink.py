@@ -35,3 +35,9 @@ def test_a_spot_smaller_than_a_stroke_stays(ink: str) -> None:
 def test_tissue_and_empty_glass_are_no_ink() -> None:
     for picture in (stained(200, 200), glass(200, 200)):
         assert not find_ink(over_glass(picture), 8.0).any()
+
+
+def test_a_spray_of_dark_specks_is_no_stroke() -> None:
+    picture = glass(200, 200)
+    picture[40:160:2, 40:160:2] = INKS["black"]
+    assert not find_ink(over_glass(picture), 8.0).any()

@@ -75,3 +75,11 @@ def test_a_slide_without_mpp_cannot_be_segmented(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(glass(60, 60)))
     with open_slide(tmp_path / "a.png") as slide, pytest.raises(NoResolution, match="--mpp"):
         segment_slide(slide, SPEC)
+
+
+def test_the_masks_pixel_size_is_the_true_one_where_the_slide_is_no_multiple(tmp_path: Path) -> None:
+    odd = slide_cohort(tmp_path, {"a": glass(700, 1003)}, mpp=1.0)
+    with open_slide(odd.path_of(odd.records[0])) as slide:
+        picture, tissue = segment_slide(slide, SPEC)
+    assert picture.shape[:2] == tissue.mask.shape == (88, 125)
+    assert tissue.mpp == pytest.approx(1003 / 125)
