@@ -137,6 +137,16 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
+def set_aside(folder: Path, mark: str) -> Path:
+    """Rename a folder to NAME-MARK (with + added while there is one of that name) and return where it is."""
+    aside = folder.with_name(f"{folder.name}-{mark}")
+    while aside.exists():
+        aside = aside.with_name(aside.name + "+")
+    folder.rename(aside)
+    _flush_folder(folder.parent)
+    return aside
+
+
 def sweep(folder: Path) -> int:
     """Remove temporary files that no living process of this machine owns; returns how many were removed."""
     n_removed = 0

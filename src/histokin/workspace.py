@@ -4,7 +4,7 @@ WORK/
   histokin.json              format version, name
   cohort.parquet             slides, patients, labels, states
   thumbnails/ID.jpg  masks/ID.png
-  tiles/SPEC/ID.parquet      one table a slide
+  tiles/SPEC/ID.parquet      one table a slide; current.json names the spec in use
   runs/NAME/                 recipe.yaml, metrics.jsonl, checkpoints/, encoder/
   embeddings/SPEC/ENCODER/ID.h5
   evaluation/NAME/
@@ -79,6 +79,10 @@ class Workspace:
     @property
     def cohort(self) -> Path:
         return self.root / "cohort.parquet"
+
+    @property
+    def tiling(self) -> Path:
+        return self.root / "tiles" / "current.json"
 
     @property
     def thumbnails(self) -> Path:

@@ -13,7 +13,7 @@ from histokin.pipeline.floors import STATISTICS
 from histokin.pipeline.gathering import gather, tile_labels
 from histokin.pipeline.packing import pack_cohort
 from histokin.pipeline.pictures import choose_examples, tile_pictures
-from histokin.pipeline.stages import TileRequest, open_tiling, tile
+from histokin.pipeline.stages import TileRequest, open_tiling, pretrain, tile
 from histokin.slides.generated import GeneratedCohortSpec, generate_cohort
 from histokin.tiles import Tiling
 from histokin.workspace import Workspace
@@ -55,16 +55,33 @@ def test_ready_tiles_keep_their_own_size_and_scale(tmp_path: Path) -> None:
     assert coarse.tile_um == own.tile_um
 
 
-def test_a_workspace_with_two_tilings_asks_to_keep_one(tiled, table: Path) -> None:
-    work, tiling = tiled
-    assert open_tiling(work).n_tiles == tiling.n_tiles
-    other = work.tiles("other")
-    other.mkdir()
-    (other / "manifest.json").write_text("{}")
-    with pytest.raises(WorkspaceError, match="several tilings"):
+def test_a_workspace_works_on_the_tiling_that_was_made_last(table: Path, tmp_path: Path) -> None:
+    coarse = tile(table, tmp_path / "w", request=REQUEST)
+    fine = tile(table, tmp_path / "w", request=TileRequest(tile_px=48, tile_mpp=1.0))
+    work = Workspace.open(tmp_path / "w")
+    assert open_tiling(work).spec == fine.spec
+    assert tile(table, tmp_path / "w", request=REQUEST).n_tiles == coarse.n_tiles
+    assert open_tiling(work).spec == coarse.spec
+    work.tiling.unlink()
+    with pytest.raises(WorkspaceError, match="no tiles yet"):
         open_tiling(work)
-    (other / "manifest.json").unlink()
-    other.rmdir()
+
+
+def test_another_recipe_is_refused_or_sets_the_old_run_aside(tiled) -> None:
+    from histokin.learn import override, read_recipe
+    from histokin.learn.checkpoint import CheckpointMismatch
+
+    work, tiling = tiled
+    short = override(read_recipe("simclr"), ["run.steps=1", "run.batch=8"])
+    first = pretrain(work, tiling, short, "r")
+    other = override(short, ["seed=1"])
+    with pytest.raises(CheckpointMismatch, match="seed"):
+        pretrain(work, tiling, other, "r")
+    second = pretrain(work, tiling, other, "r", replace=True)
+    assert second.fingerprint != first.fingerprint
+    kept = next(p for p in (work.root / "runs").iterdir() if p.name.startswith("r-"))
+    assert (kept / "encoder" / "model.safetensors").exists()
+    assert not pretrain(work, tiling, other, "r", replace=True).is_new
 
 
 def test_packed_tiles_are_the_tiles_that_are_embedded(tiled) -> None:

@@ -1,4 +1,4 @@
-"""`histokin run` on real tissue, whole, with a small budget; the longer runs behind docs/results.md are its commands."""
+"""`histokin run` on real tissue with a small budget; the longer runs of docs/results.md are the same commands."""
 
 import json
 import os

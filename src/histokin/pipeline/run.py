@@ -124,7 +124,7 @@ def _encoder(work: Workspace, tiling: Tiling, spec: RunSpec, report: Reporter) -
         target = spec.encoder
     else:
         recipe = spec.recipe or read_recipe("simclr")
-        target = pretrain(work, tiling, recipe, DEFAULT_RUN, report, device=spec.device).encoder
+        target = pretrain(work, tiling, recipe, DEFAULT_RUN, report, device=spec.device, replace=True).encoder
     return load_encoder(
         target, tile_px=tiling.spec.tile_px, mpp=tiling.spec.mpp, device=spec.device, weights=spec.weights
     )

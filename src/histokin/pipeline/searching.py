@@ -1,13 +1,15 @@
 """Search from a workspace: which tiles, or slides, of other patients are most like this one."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from histokin.embeddings import EmbeddingStore
+from histokin.embeddings import EmbeddingStore, short_id
 from histokin.errors import StoreError
+from histokin.pipeline.choosing import DEFAULT_RUN
 from histokin.pipeline.gathering import Gathered, gather
 from histokin.search import Archive, Hits, rank_slides, top_k
 from histokin.tiles import Tiling
@@ -25,7 +27,9 @@ class Query:
 
 
 def find_store(work: Workspace, tiling: Tiling, encoder: str | None = None) -> Path:
-    """The store of an encoder's embeddings, by name or the beginning of its fingerprint; no network is loaded.
+    """The store of an encoder's embeddings, by its name or its folder's; no network is loaded.
+
+    Without a name it is that of the run `main`, else the only one.
 
     Raises:
         StoreError: none, or several that could be meant; they are named.
@@ -36,6 +40,10 @@ def find_store(work: Workspace, tiling: Tiling, encoder: str | None = None) -> P
     wanted = {
         p: name for p, name in (stores if encoder else real).items() if encoder in (None, name) or p.name == encoder
     }
+    card = work.run(DEFAULT_RUN) / "encoder" / "card.json"
+    if encoder is None and card.exists():
+        main = folder / short_id(json.loads(card.read_text(encoding="utf-8"))["fingerprint"])
+        wanted = {main: real[main]} if main in real else wanted
     if len(wanted) == 1:
         return next(iter(wanted))
     known = ", ".join(sorted(stores.values())) or "none"

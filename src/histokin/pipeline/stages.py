@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from histokin.artefacts import digest_file, set_aside, write_json
 from histokin.cohort import Cohort, Kind, take_inventory
 from histokin.cohort.sources import Origin
 from histokin.errors import WorkspaceError
@@ -59,38 +60,57 @@ def tile(
     work = Workspace.create(out)
     cohort.save(work.cohort)  # before anything can be unusable: the states are what the user needs then
     spec = (request or TileRequest()).spec_for(cohort.require_usable())
-    return tile_cohort(work, cohort, spec, report=report)
+    tiling = tile_cohort(work, cohort, spec, report=report)
+    write_json(work.tiling, spec)
+    return tiling
 
 
 def open_tiling(work: Workspace) -> Tiling:
-    """The tiling of a workspace.
+    """The tiling that was last made in a workspace.
 
     Raises:
-        WorkspaceError: there is none, or more than one.
+        WorkspaceError: there is none.
     """
     cohort = Cohort.load(work.cohort)
-    manifests = sorted((work.root / "tiles").glob("*/manifest.json"))
-    if not manifests:
+    if not work.tiling.exists():
         raise WorkspaceError("the workspace has no tiles yet", work.root, "Run `histokin tile SLIDES --out WORK`.")
-    if len(manifests) > 1:
-        names = ", ".join(m.parent.name for m in manifests)
-        raise WorkspaceError(
-            f"the workspace has several tilings ({names})", work.root, "Keep one tiling a workspace: remove the others."
-        )
-    spec = TileSpec(**json.loads(manifests[0].read_text(encoding="utf-8"))["spec"])
+    spec = TileSpec(**json.loads(work.tiling.read_text(encoding="utf-8")))
     return find_tiling(work, cohort, spec)
 
 
 def pretrain(
-    work: Workspace, tiling: Tiling, recipe: "Recipe", name: str, report: Reporter = silent, *, device: str = "auto"
+    work: Workspace,
+    tiling: Tiling,
+    recipe: "Recipe",
+    name: str,
+    report: Reporter = silent,
+    *,
+    device: str = "auto",
+    replace: bool = False,
 ) -> "TrainingResult":
-    """Pretrain an encoder on all tiles of the workspace, reading them from the pack cache (made here if missing)."""
+    """Pretrain an encoder on all tiles of the workspace, reading them from the pack cache (made here if missing).
+
+    Where the run of this name was made from other tiles or by another recipe, it is refused; with `replace` it is kept
+    under a name with its digest, and the run is made anew.
+
+    Raises:
+        TrainingError: see `learn.pretrain`.
+    """
     from histokin.learn import pretrain as train
+    from histokin.learn.checkpoint import CheckpointMismatch
     from histokin.pipeline.packing import pack_cohort
 
+    folder = work.run(name)
     pixels = pack_cohort(work, tiling, report)
     try:
-        return train(pixels, recipe, work.run(name), report=report, device=device)
+        try:
+            return train(pixels, recipe, folder, report=report, device=device)
+        except CheckpointMismatch:
+            if not replace:
+                raise
+            aside = set_aside(folder, digest_file(folder / "recipe.yaml")[:8])
+            work.log("run set aside", run=name, now=aside.name)
+            return train(pixels, recipe, folder, report=report, device=device)
     finally:
         pixels.close()
 
