@@ -225,6 +225,14 @@ class Ledger:
             return None
         return receipt
 
+    def forget(self, key: str) -> None:
+        """Remove the receipt of an artefact that is about to be made anew.
+
+        Else a kill between file and receipt, followed by a return to the old inputs, would serve the new file for the
+        old one.
+        """
+        self._receipt_path(key).unlink(missing_ok=True)
+
     def read(self, key: str) -> Receipt | None:
         """The receipt of `key`, whatever its inputs were."""
         path = self._receipt_path(key)

@@ -21,12 +21,17 @@ def test_one_kill_a_stage_changes_nothing(finished, tmp_path: Path) -> None:
     assert done.stdout == finished.stdout
 
 
+# The last moments of a run: it may end between two looks at the disk.
+MAY_BE_OVER = {("report", n) for n in range(1, 6)} | {("evaluate", n) for n in range(3, 6)}
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("stage", ["inventory", "tiles", "cache", "pretrain", "embed", "evaluate", "report"])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_a_kill_at_each_point_of_each_stage_changes_nothing(finished, tmp_path: Path, stage: str, n: int) -> None:
     work = tmp_path / "work"
-    kill_when(striking_points(work, n)[stage], *finished.arguments, cwd=tmp_path)
+    killed = kill_when(striking_points(work, n)[stage], *finished.arguments, cwd=tmp_path)
+    assert killed or (stage, n) in MAY_BE_OVER
     done = histokin(*finished.arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert leftovers(work) == []

@@ -7,7 +7,7 @@ import pytest
 
 from histokin.cohort import take_inventory
 from histokin.embeddings import EmbeddingStore, embed_cohort
-from histokin.errors import EvaluationError, WorkspaceError
+from histokin.errors import EvaluationError, StoreError, WorkspaceError
 from histokin.pipeline.evaluation import EvaluationSpec, evaluate
 from histokin.pipeline.floors import STATISTICS
 from histokin.pipeline.gathering import gather, tile_labels
@@ -103,13 +103,30 @@ def test_labels_come_from_the_planted_truth_and_mixed_tiles_have_none(tiled) -> 
     assert 0 < (labels == "").mean() < 0.9
 
 
-def test_stores_of_other_tiles_are_not_evaluated_together(tiled, table: Path, tmp_path: Path) -> None:
+def test_a_store_of_other_or_changed_tiles_is_refused(tiled, table: Path, tmp_path: Path) -> None:
     work, tiling = tiled
     other = tile(table, tmp_path / "w", request=TileRequest(tile_px=64, tile_mpp=1.0, stride_px=64))
     place = Workspace.open(tmp_path / "w")
     embed_cohort(place, other, STATISTICS)
-    with pytest.raises(EvaluationError, match="other tiles"):
+    with pytest.raises(StoreError, match="changed since it was embedded"):
         gather(tiling, _store(work, tiling, "colour"), {"texture": [_store(place, other, "texture")]})
+
+
+def test_a_replaced_slide_is_noticed_before_old_vectors_meet_new_labels(table: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(table.parent, tmp_path / "in")
+    tiling = tile(tmp_path / "in" / table.name, tmp_path / "w", request=REQUEST)
+    work = Workspace.open(tmp_path / "w")
+    embed_cohort(work, tiling, STATISTICS[:1])
+    gather(tiling, _store(work, tiling, "colour"), {})
+    first, second = sorted((tmp_path / "in" / "slides").glob("*.tiff"))[:2]
+    shutil.copy(second, first)
+    changed = tile(tmp_path / "in" / table.name, tmp_path / "w", request=REQUEST)
+    with pytest.raises(StoreError, match="changed since"):
+        gather(changed, _store(work, changed, "colour"), {})
+    embed_cohort(work, changed, STATISTICS[:1])
+    gather(changed, _store(work, changed, "colour"), {})
 
 
 def test_examples_follow_the_rules_of_the_figures(tiled) -> None:

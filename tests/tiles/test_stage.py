@@ -11,7 +11,7 @@ from program import leftovers, tree
 from worlds import bad_slides, damage_tile, glass, png, stained, tissue_on_glass, write_csv
 
 from histokin.cohort import Cohort, take_inventory
-from histokin.errors import CohortError, NoUsableSlide
+from histokin.errors import NoUsableSlide
 from histokin.slides.generated import write_pyramid
 from histokin.tiles import TileSpec, Tiling, find_tiling, native_spec, open_tiles, tile_cohort
 from histokin.tissue import TissueSpec
@@ -183,14 +183,16 @@ def test_new_content_patient_class_map_or_class_names_redo_the_table(tmp_path: P
 @pytest.mark.parametrize(
     ("names", "said"), [(None, "not there"), ("[1]", "no mapping"), ("{", "no mapping"), ('{"a": "b"}', "no mapping")]
 )
-def test_a_wrong_class_map_is_an_error_of_the_table(names: str | None, said: str, tmp_path: Path) -> None:
-    write_pyramid(tmp_path / "a.tiff", tissue_on_glass(300, 300, (20, 20, 280, 280)), mpp=0.5)
+def test_a_wrong_class_map_costs_the_labels_and_is_said(names: str | None, said: str, tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.tiff", tissue_on_glass(512, 512, (64, 64, 448, 448)), mpp=0.5)
     cv2.imwrite(str(tmp_path / "map.png"), np.ones((9, 9), np.uint8))
     if names is not None:
         (tmp_path / "classes.json").write_text(names)
     table = write_csv(tmp_path / "t.csv", [{"path": "a.tiff", "class_map": "map.png"}])
-    with pytest.raises(CohortError, match=said):
-        tile(table, tmp_path / "work")
+    _, tiling = tile(table, tmp_path / "work")
+    assert tiling.n_tiles > 0
+    assert not any(tiling.table(tiling.records[0]).numpy("label"))
+    assert any(said in note and "no labels" in note for note in tiling.cohort.notes)
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------

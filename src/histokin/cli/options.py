@@ -1,6 +1,7 @@
 """Options that several commands share, and how results are shown."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,13 +38,28 @@ def source_options(command: F) -> F:
 def tile_options(command: F) -> F:
     """How tiles are laid: --tile-px, --tile-mpp, --stride, --min-tissue."""
     for option in (
-        click.option("--min-tissue", type=float, default=0.5, show_default=True, help="Least share of tissue."),
-        click.option("--stride", type=int, default=0, help="Step between tiles in px [default: the tile's side]."),
-        click.option("--tile-mpp", type=float, help="Pixel size of tiles in um [default: 1.0]."),
-        click.option("--tile-px", type=int, help="Side of tiles in px [default: 256]."),
+        click.option(
+            "--min-tissue", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least share of tissue."
+        ),
+        click.option(
+            "--stride", type=click.IntRange(0), default=0, help="Step between tiles in px [default: the tile's side]."
+        ),
+        click.option("--tile-mpp", type=click.FloatRange(0.01, 100), help="Pixel size of tiles in um [default: 1.0]."),
+        click.option("--tile-px", type=click.IntRange(8, 8192), help="Side of tiles in px [default: 256]."),
     ):
         command = option(command)
     return command
+
+
+def leave_out_option(command: F) -> F:
+    """--leave-out."""
+    return click.option(
+        "--leave-out",
+        type=click.Choice(["patient", "slide", "site", "self"]),
+        default="patient",
+        show_default=True,
+        help="Whose tiles cannot answer a query.",
+    )(command)
 
 
 def json_option(command: F) -> F:
@@ -87,7 +103,9 @@ def cohort_rows(cohort: "Cohort") -> list[dict[str, Any]]:
 
 
 def show_exclusions(cohort: "Cohort") -> None:
-    """Name the slides that could not be used, on stderr; at most 20, then a count."""
+    """Say on stderr what to know of the cohort, and name the slides that could not be used; at most 20 of each."""
+    for note in cohort.notes[:20]:
+        click.echo(f"note: {note}", err=True)
     left_out = [r for r in cohort.records if not r.is_usable]
     for record in left_out[:20]:
         click.echo(f"left out: {record.slide} [{record.state}] {record.reason}", err=True)
@@ -100,11 +118,18 @@ def exit_code(cohort: "Cohort") -> int:
     return 0 if len(cohort.usable) == len(cohort) else 3
 
 
+def run_name(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's signature
+    """A run's name is one folder name."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", value):
+        raise click.BadParameter("use letters, digits and _ . + - only")
+    return value
+
+
 def recipe_options(command: F) -> F:
     """What is trained and how long: --recipe, --set, --budget, --steps, --seed."""
     for option in (
         click.option("--seed", type=int, help="Of training [default: the recipe's]."),
-        click.option("--steps", type=int, help="Length in steps: repeatable byte for byte."),
+        click.option("--steps", type=click.IntRange(1), help="Length in steps: repeatable byte for byte."),
         click.option("--budget", help="Length in time, such as 90s, 5m or 2h [default: the recipe's]."),
         click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a recipe key; repeatable."),
         click.option("--recipe", default="simclr", show_default=True, help="A shipped recipe or a YAML file."),
@@ -121,14 +146,16 @@ def recipe_with(
 
     if budget and steps:
         raise click.UsageError("Give --budget or --steps, not both.")
-    flags = {"run.budget": budget, "run.steps": steps, "seed": seed}
+    flags = {"run.budget": budget and json.dumps(budget), "run.steps": steps, "seed": seed}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     return override(read_recipe(recipe), [*settings, *given])
 
 
 def show_outcome(outcome: "RunOutcome") -> None:
     """What a whole run came to: the figures, then where everything lies."""
-    click.echo(outcome.assessment.to_brief())
+    for note in outcome.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(outcome.assessment.to_text())
     work = outcome.work.root
     slide = outcome.tiling.records[0].slide
     click.echo(f"\nReport: {outcome.page}")

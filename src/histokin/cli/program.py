@@ -89,9 +89,13 @@ def run() -> None:
     except Exception as error:
         from histokin.errors import HistokinError
 
-        if is_debug or not isinstance(error, (HistokinError, OSError)):
+        if is_debug:
             raise
-        click.echo(f"histokin: {error}", err=True)
+        known = isinstance(error, (HistokinError, OSError))
+        said = (
+            str(error) if known else f"unexpected {type(error).__name__}: {error}. `histokin --debug ...` shows where"
+        )
+        click.echo(f"histokin: {said}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

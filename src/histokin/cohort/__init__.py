@@ -3,7 +3,7 @@
 Knows nothing of models.
 """
 
-from histokin.cohort.groups import UNNAMED, patient_of
+from histokin.cohort.groups import UNNAMED, LeaveOutUnits, leave_out_units
 from histokin.cohort.inventory import take_inventory
 from histokin.cohort.records import Cohort, SlideRecord, TileRow, file_name_of
 from histokin.cohort.states import Kind, State
@@ -12,10 +12,11 @@ __all__ = [
     "UNNAMED",
     "Cohort",
     "Kind",
+    "LeaveOutUnits",
     "SlideRecord",
     "State",
     "TileRow",
     "file_name_of",
-    "patient_of",
+    "leave_out_units",
     "take_inventory",
 ]

@@ -1,26 +1,49 @@
 """Who must never stand on both sides of a comparison: patients, and slides that are the same picture twice."""
 
+from collections import defaultdict
+from dataclasses import dataclass
+
 from histokin.cohort.records import Cohort
 
 UNNAMED = "slide:"  # begins the leave-out unit of a slide whose patient is not known
 
 
-def patient_of(cohort: Cohort) -> dict[str, str]:
-    """The leave-out unit of every slide: its patient, or the slide itself where no patient is known.
+@dataclass(frozen=True, slots=True)
+class LeaveOutUnits:
+    """What is left out together with a query.
 
-    Two slides with the same content under different ids join their patients to one unit, named after the first.
+    Attributes:
+        of_slide: the unit of every slide: its patient, or the slide itself where none is known.
+        joined: units that share a picture, each to the one it counts as.
     """
+
+    of_slide: dict[str, str]
+    joined: dict[str, str]
+
+    def of_tile(self, slide: str, patient: str) -> str:
+        """The unit of a tile: its own patient's where it has one, else its slide's."""
+        return self.joined.get(patient, patient) if patient else self.of_slide[slide]
+
+
+def leave_out_units(cohort: Cohort) -> LeaveOutUnits:
+    """Patients, with those joined who own slides of the same content under different ids."""
     own = {r.slide: r.patient or UNNAMED + r.slide for r in cohort.records}
-    joined: dict[str, str] = {}
+    on_slide: dict[str, set[str]] = defaultdict(set)
+    for slide, unit in own.items():
+        on_slide[slide].add(unit)
+    for tile in cohort.tiles:
+        if tile.patient:
+            on_slide[tile.slide].add(tile.patient)
+    counts_as: dict[str, str] = {}
 
     def root(unit: str) -> str:
-        while unit in joined:
-            unit = joined[unit]
+        while unit in counts_as:
+            unit = counts_as[unit]
         return unit
 
     for record in cohort.records:
         if record.twin_of:
-            first, second = sorted((root(own[record.slide]), root(own[record.twin_of])))
-            if first != second:
-                joined[second] = first
-    return {slide: root(unit) for slide, unit in own.items()}
+            first, *others = sorted({root(u) for u in on_slide[record.slide] | on_slide[record.twin_of]})
+            counts_as.update(dict.fromkeys(others, first))
+    joined = {unit: root(unit) for unit in counts_as}
+    return LeaveOutUnits({slide: root(unit) for slide, unit in own.items()}, joined)

@@ -11,7 +11,7 @@ from typing import Literal
 from histokin.cohort.records import SlideRecord, TileRow
 from histokin.cohort.states import Kind
 from histokin.errors import CohortError, SlideError
-from histokin.slides import picture_size
+from histokin.slides import is_pyramid, picture_size
 
 SLIDE_SUFFIXES = {
     ".svs", ".svslide", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".dcm", ".czi",
@@ -90,6 +90,8 @@ def _slide_files(folder: Path, seen: set[Path]) -> Iterator[Path]:
     if folder.resolve() in seen:
         return
     seen.add(folder.resolve())
+    if (folder / "histokin.json").exists():
+        return  # a workspace inside the slides' folder: its thumbnails are no slides
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
@@ -115,6 +117,8 @@ def _are_tiles(files: Sequence[Path]) -> bool:
             sizes.append(max(picture_size(path)))
         except SlideError:
             continue
+        if path.suffix.lower() in (".tif", ".tiff") and is_pyramid(path):
+            return False
     return bool(sizes) and max(sizes) <= MAX_TILE_PX
 
 

@@ -6,7 +6,7 @@ Knows nothing of networks.
 from histokin.embeddings.embedder import TileEmbedder, short_id
 from histokin.embeddings.file import SlideEmbeddings, read_embeddings, write_embeddings
 from histokin.embeddings.stage import EmbedOutcome, check_fit, embed_cohort
-from histokin.embeddings.store import Embeddings, EmbeddingStore
+from histokin.embeddings.store import Embeddings, EmbeddingStore, count_vectors
 
 __all__ = [
     "EmbedOutcome",
@@ -15,6 +15,7 @@ __all__ = [
     "SlideEmbeddings",
     "TileEmbedder",
     "check_fit",
+    "count_vectors",
     "embed_cohort",
     "read_embeddings",
     "short_id",

@@ -13,7 +13,7 @@ from histokin.artefacts import Ledger
 from histokin.cohort import SlideRecord
 from histokin.embeddings.embedder import TileEmbedder, short_id
 from histokin.embeddings.file import write_embeddings
-from histokin.errors import EncoderMismatch, SlideError
+from histokin.errors import EncoderMismatch, SlideError, SlideUnreadable
 from histokin.progress import Reporter, silent
 from histokin.tiles import Tiling, open_tiles
 from histokin.workspace import Workspace
@@ -28,11 +28,13 @@ class EmbedOutcome:
     Attributes:
         folders: the store of each embedder, by name.
         n_tiles: vectors in each store.
+        n_corrupt: tiles that could not be decoded and are left out, by slide (those that have any).
         failed: slides that could not be read to the end, with the reason.
     """
 
     folders: dict[str, Path]
     n_tiles: int
+    n_corrupt: dict[str, int]
     failed: tuple[SlideRecord, ...]
 
 
@@ -80,8 +82,11 @@ def embed_cohort(
     lost = {record.slide for record in failed}
     names = [record.file_name for record in tiling.records if record.slide not in lost]
     manifests = [ledger.write_manifest(names) for ledger in ledgers.values()]
-    n_tiles = sum(entry["facts"]["n_tiles"] for entry in manifests[0]["entries"]) if manifests else 0
-    return EmbedOutcome({name: ledger.folder for name, ledger in ledgers.items()}, n_tiles, tuple(failed))
+    entries = manifests[0]["entries"] if manifests else []
+    n_tiles = sum(entry["facts"]["n_tiles"] for entry in entries)
+    n_corrupt = {entry["key"]: entry["facts"]["n_corrupt"] for entry in entries if entry["facts"]["n_corrupt"]}
+    folders = {name: ledger.folder for name, ledger in ledgers.items()}
+    return EmbedOutcome(folders, n_tiles, n_corrupt, tuple(failed))
 
 
 def _ledger(work: Workspace, tiling: Tiling, embedder: TileEmbedder) -> Ledger:
@@ -105,7 +110,12 @@ def _embed_slide(
         for embedder in embedders:
             features[embedder.name].append(embedder.embed(batch.pixels))
     joined = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    if source.n_corrupt and not len(joined):
+        raise SlideUnreadable(
+            f"none of its {source.n_corrupt} tiles can be decoded", tiling.cohort.path_of(record), "Replace the file."
+        )
     for embedder in embedders:
+        ledgers[embedder.name].forget(record.file_name)
         own = features[embedder.name]
         path = ledgers[embedder.name].folder / f"{record.file_name}.h5"
         write_embeddings(

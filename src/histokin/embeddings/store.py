@@ -49,6 +49,12 @@ def _finished(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
 
 
+def count_vectors(folder: Path) -> int:
+    """Vectors in a finished store, from its manifest."""
+    entries = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["entries"]
+    return sum(entry["facts"]["n_tiles"] for entry in entries)
+
+
 class EmbeddingStore:
     """Read access to the embeddings of a cohort: the files that the folder's manifest names, without one all.
 

@@ -14,7 +14,13 @@ DEFAULT_BATCH = 64
 def choose_device(device: str = "auto") -> torch.device:
     """`auto` is CUDA where there is one, else the CPU; anything else is torch's name of a device."""
     if device != "auto":
-        return torch.device(device)
+        try:
+            chosen = torch.device(device)
+        except RuntimeError as error:
+            raise EncoderError(f"there is no device {device!r}", "--device", "Use cpu, cuda or cuda:1.") from error
+        if chosen.type == "cuda" and not torch.cuda.is_available():
+            raise EncoderError("torch sees no CUDA device here", "--device", "Use --device cpu, or auto.")
+        return chosen
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -33,11 +33,21 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     if str(name_or_path) in shipped:
         return parse_recipe(shipped[str(name_or_path)], where=f"{name_or_path}.yaml")
     path = Path(name_or_path)
+    if path.is_file() and not _is_text(path):
+        raise RecipeError("it is not UTF-8 text", path, "Save it as UTF-8.")
     if not path.is_file():
         raise RecipeError(
             "there is no such recipe", name_or_path, f"Name a file, or one of the shipped: {', '.join(shipped)}."
         )
     return parse_recipe(path.read_text(encoding="utf-8"), where=path)
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def parse_recipe(text: str, *, where: Path | str) -> Recipe:
@@ -121,7 +131,10 @@ def override(recipe: Recipe, assignments: list[str]) -> Recipe:
         # `backbone.args.channels=...` adds to a free mapping; everything else must exist.
         if last not in target and parents != ["backbone", "args"]:
             raise _unknown_key(key, f"--set {assignment}")
-        target[last] = yaml.safe_load(value)
+        try:
+            target[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{value!r} is no value", f"--set {assignment}", "Write it as YAML would.") from error
     return recipe_from(content, where=f"--set {' '.join(assignments)}")
 
 

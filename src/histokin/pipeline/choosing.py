@@ -1,5 +1,6 @@
 """Which encoder a command means: a run of the workspace, a folder, or a timm network."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,16 @@ DEFAULT_RUN = "main"
 def run_names(work: Workspace) -> list[str]:
     """The finished runs of a workspace."""
     return sorted(path.parent.parent.name for path in (work.root / "runs").glob("*/encoder/card.json"))
+
+
+def run_of(work: Workspace, fingerprint: str) -> str | None:
+    """The run whose encoder has this fingerprint, None if it was not trained here."""
+    return next((name for name in run_names(work) if run_fingerprint(work, name) == fingerprint), None)
+
+
+def run_fingerprint(work: Workspace, name: str) -> str:
+    """The fingerprint of a finished run's encoder; no network is loaded."""
+    return json.loads((work.run(name) / "encoder" / "card.json").read_text(encoding="utf-8"))["fingerprint"]
 
 
 def choose_encoder(

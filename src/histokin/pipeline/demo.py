@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from histokin.pipeline.evaluation import EvaluationSpec
 from histokin.pipeline.run import RunOutcome, RunSpec, run
 from histokin.pipeline.stages import TileRequest
 from histokin.progress import Reporter, silent
@@ -44,5 +45,5 @@ def demo(
     table = generate_cohort(out / "cohort", cohort, report)
     length = f"run.steps={steps}" if steps else f"run.budget={budget}"
     recipe = replace(override(read_recipe("simclr"), [length]), seed=seed)
-    spec = RunSpec(tiles=TILES, recipe=recipe, title="histokin demo")
+    spec = RunSpec(tiles=TILES, recipe=recipe, evaluation=EvaluationSpec(seed=seed), title="histokin demo")
     return run(table, out / "work", spec, report=report, command=command)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histokin.artefacts import Ledger, digest_file, digest_of, write_json, write_text
+from histokin.cohort import file_name_of
 from histokin.errors import EvaluationError
 from histokin.evaluate import (
     Evaluation,
@@ -64,20 +65,9 @@ class Assessment:
     document: dict[str, Any]
 
     def to_text(self) -> str:
-        """All figures for a terminal."""
-        tables = [(self.folder / f"{level}.txt").read_text(encoding="utf-8") for level in self._levels]
-        return self._with_rest(tables)
-
-    def to_brief(self) -> str:
-        """The headline figures for a terminal, a line a row."""
-        return self._with_rest([brief_table(self.document[level]) for level in self._levels])
-
-    @property
-    def _levels(self) -> list[str]:
-        return [level for level in ("tile", "slide") if self.document[level]]
-
-    def _with_rest(self, tables: list[str]) -> str:
-        parts = [*tables, *self.document["controls"]]
+        """The headline figures for a terminal; all of them are in evaluation.json."""
+        parts = [brief_table(self.document[level]) for level in ("tile", "slide") if self.document[level]]
+        parts += self.document["controls"]
         parts += [self.document["why_not"]] if self.document["why_not"] else []
         free = self.document["label_free"]
         parts.append(
@@ -100,7 +90,8 @@ def evaluate(
         EvaluationError: the label that was asked for does not exist.
         StoreError: a store cannot be read.
     """
-    name = f"{spec.label or 'auto'}-leave-{spec.leave_out}-{store.name}"
+    label = file_name_of(spec.label or "auto")
+    name = f"{label}-leave-{spec.leave_out}-{store.name}" + (f"-seed{spec.seed}" if spec.seed else "")
     ledger = Ledger(work.evaluation(name), "evaluation", spec)
     inputs = {
         "stores": [digest_file(path / "manifest.json") for path in (store, *(p for ps in floors.values() for p in ps))],
@@ -108,11 +99,14 @@ def evaluate(
         "cohort": tiling.cohort.digest,
     }
     path = ledger.folder / "evaluation.json"
-    if ledger.find("evaluation", inputs) is None:
+    found = ledger.find("evaluation", inputs)
+    if found is None or not all((ledger.folder / name).exists() for name in found.facts["tables"]):
+        ledger.forget("evaluation")
         gathered = gather(tiling, store, floors)
         document = _Judge(tiling, gathered, spec, ledger.folder, report).document()
         write_json(path, document)
-        ledger.commit("evaluation", inputs, path)
+        tables = [f"queries-{level}.csv" for level in ("tile", "slide") if document[level]]
+        ledger.commit("evaluation", inputs, path, tables=tables)
     ledger.write_manifest(["evaluation"])
     return Assessment(ledger.folder, json.loads(path.read_text(encoding="utf-8")))
 
@@ -160,11 +154,11 @@ class _Judge:
         tile_column, labels = self._tile_labels()
         slide_column = self._slide_column()
         if self._spec.label and not any(labels) and not slide_column:
-            raise EvaluationError(
-                f"no tile and no slide has a label {self._spec.label!r}",
-                "evaluate",
-                f"There are: {', '.join(self._known_columns()) or 'none'}.",
-            )
+            known = self._known_columns()
+            what = f"no tile and no slide has a label {self._spec.label!r}"
+            if self._spec.label in known:
+                what = f"label {self._spec.label!r} has one value only, or more than {MAX_CLASSES}"
+            raise EvaluationError(what, "evaluate", f"There are: {', '.join(known) or 'none'}.")
         tile = self._tiles(labels) if any(labels) else None
         slide = self._slides(slide_column) if slide_column else None
         if not any(labels) and not slide_column:
@@ -256,14 +250,13 @@ class _Judge:
         return self._kept(found, "slide")
 
     def _kept(self, found: Evaluation, level: str) -> dict[str, Any]:
-        """The figures as JSON; all of them as text and the encoder's per-query table as CSV go beside them."""
+        """The figures as JSON; the encoder's per-query table goes beside them as CSV."""
         rows = found.query_rows(next(name for name in found.frames if name.startswith(self._gathered.encoder)))
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self._folder / f"queries-{level}.csv", text.getvalue())
-        write_text(self._folder / f"{level}.txt", found.to_table() + "\n")
         document = found.to_json()
         if self._gathered.n_unnamed and self._spec.leave_out == "patient":
             document["warnings"].append(

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from histokin.encoders import Encoder, EncoderCard, random_encoder
 from histokin.evaluate.floors import colour_statistics, hsv_histogram, uniform_lbp
-
-RANDOM_SEEDS = (0, 1, 2)
+from histokin.pipeline.floor_names import RANDOM_SEEDS, STATISTIC_FLOORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,9 @@ class Floor:
 
 
 STATISTICS: tuple[Floor, ...] = (
-    Floor("colour", 6, colour_statistics),
-    Floor("histogram", 128, hsv_histogram),
-    Floor("texture", 54, uniform_lbp),
+    Floor(STATISTIC_FLOORS[0], 6, colour_statistics),
+    Floor(STATISTIC_FLOORS[1], 128, hsv_histogram),
+    Floor(STATISTIC_FLOORS[2], 54, uniform_lbp),
 )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from histokin.cohort import UNNAMED, patient_of
+from histokin.artefacts import Ledger
+from histokin.cohort import UNNAMED, leave_out_units
 from histokin.embeddings import Embeddings, EmbeddingStore
-from histokin.errors import EvaluationError
+from histokin.errors import EvaluationError, StoreError
 from histokin.evaluate import Items
 from histokin.tiles import Tiling
 
@@ -25,7 +26,6 @@ class Gathered:
         main: its embeddings.
         floors: (n, d) by floor; several for a floor of several seeds.
         patient, site: (n,) object, of each tile.
-        digest: identity of all stores.
     """
 
     encoder: str
@@ -55,18 +55,17 @@ def gather(tiling: Tiling, store: Path, floors: Mapping[str, Sequence[Path]]) ->
 
     Raises:
         EvaluationError: they do not.
-        StoreError: a store cannot be read.
+        StoreError: a store cannot be read, or was made from other tiles than the tables now hold.
     """
     opened = EmbeddingStore(store)
+    for path in (store, *(path for paths in floors.values() for path in paths)):
+        check_current(tiling, path)
     main = opened.load()
-    groups = patient_of(tiling.cohort)
+    units = leave_out_units(tiling.cohort)
     sites = {record.slide: record.site for record in tiling.cohort.records}
     of_tile = tile_column(tiling, main, "patient")
     slide = np.array(main.slides, object)[main.slide]
-    # The table's patient is the tile's own (tile sets); where it is empty the slide's unit stands in.
-    patient = np.array([p or groups[s] for p, s in zip(of_tile, slide, strict=True)], object)
-    if any(record.twin_of for record in tiling.cohort.records):
-        patient = np.array([groups[s] for s in slide], object)
+    patient = np.array([units.of_tile(s, p) for s, p in zip(slide, of_tile, strict=True)], object)
     return Gathered(
         encoder=opened.encoder,
         main=main,
@@ -74,6 +73,29 @@ def gather(tiling: Tiling, store: Path, floors: Mapping[str, Sequence[Path]]) ->
         patient=patient,
         site=np.array([sites[s] for s in slide], object),
     )
+
+
+def check_current(tiling: Tiling, path: Path) -> None:
+    """Refuse a store that is unfinished, or was made before slides, labels or tables changed.
+
+    Raises:
+        StoreError: names the first slide that is missing or out of date.
+    """
+    store = EmbeddingStore(path)
+    ledger = Ledger(path, "embeddings", {"encoder": store.encoder, "fingerprint": store.fingerprint})
+    for record in tiling.records:
+        if ledger.find(record.file_name, {"table": tiling.receipts[record.slide].digest}) is None:
+            raise StoreError(
+                f"slide {record.slide} is missing, or its tiles changed since it was embedded",
+                path,
+                "Run `histokin embed` again.",
+            )
+    if len(store) != len(tiling.records):
+        raise StoreError(
+            f"it holds {len(store)} slides, the cohort has {len(tiling.records)} with tiles",
+            path,
+            "Run `histokin embed` again.",
+        )
 
 
 def _aligned(path: Path, main: Embeddings) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ def pack_cohort(work: Workspace, tiling: Tiling, report: Reporter = silent) -> P
             inputs = {"table": table_receipt.digest}
             receipt = ledger.find(record.file_name, inputs)
             if receipt is None or not (folder / f"{record.file_name}.npy").exists():
+                ledger.forget(record.file_name)
                 source = open_tiles(tiling.cohort, record, tiling.table(record), tiling.spec)
                 try:
                     receipt = write_pack(folder, record.file_name, source, tiling.spec, inputs)

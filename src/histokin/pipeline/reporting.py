@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from histokin.artefacts import read_lines, versions
 from histokin.cohort import UNNAMED, SlideRecord
-from histokin.errors import SlideError, StoreError
-from histokin.pipeline.choosing import DEFAULT_RUN, run_names
+from histokin.embeddings import EmbeddingStore
+from histokin.errors import SlideError
+from histokin.evaluate import LeaveOut
+from histokin.pipeline.choosing import run_of
 from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
 from histokin.pipeline.gathering import Gathered, gather, tile_labels
 from histokin.pipeline.pictures import choose_examples, choose_slide_examples, tile_pictures
 from histokin.pipeline.projection import MAX_POINTS, MapMethod, project, sample_points
-from histokin.pipeline.searching import find_floors, find_store
+from histokin.pipeline.searching import find_floors, find_store, has_stores
 from histokin.pipeline.stages import open_tiling
 from histokin.pipeline.tables import evaluation_section
 from histokin.progress import Reporter, silent
@@ -94,21 +96,19 @@ def report_workspace(
     label: str | None = None,
     map_method: MapMethod = "pca",
     title: str | None = None,
+    leave_out: LeaveOut = "patient",
+    seed: int = 0,
     report: Reporter = silent,
 ) -> Path:
     """Write the report of a workspace from whatever it holds so far; figures are computed if they are missing."""
     tiling = open_tiling(work)
-    runs = run_names(work)
-    run = next((name for name in (DEFAULT_RUN, *runs) if name in runs), None)
-    try:
-        store = find_store(work, tiling, encoder)
-    except StoreError:
-        if encoder is not None:
-            raise
-        store = None  # nothing is embedded yet: the report shows the slides
+    store = find_store(work, tiling, encoder) if encoder or has_stores(work, tiling) else None
     assessment = None
+    run = None
     if store is not None:
-        assessment = evaluate(work, tiling, store, find_floors(store), EvaluationSpec(label=label), report)
+        spec = EvaluationSpec(label=label, leave_out=leave_out, seed=seed)
+        assessment = evaluate(work, tiling, store, find_floors(store), spec, report)
+        run = run_of(work, EmbeddingStore(store).fingerprint)
     return write(
         work,
         tiling,
@@ -118,6 +118,7 @@ def report_workspace(
         title=title or work.root.resolve().name,
         command=f"histokin report {work.root}",
         map_method=map_method,
+        seed=seed,
     )
 
 

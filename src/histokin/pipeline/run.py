@@ -1,5 +1,6 @@
 """`run`: all stages in their order, from a folder of slides to the report."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from histokin.embeddings import TileEmbedder
 from histokin.pipeline.choosing import DEFAULT_RUN
 from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
 from histokin.pipeline.projection import MapMethod
-from histokin.pipeline.stages import TileRequest, embed, open_tiling, pretrain, tile
+from histokin.pipeline.stages import TileRequest, embed, pretrain, tile
 from histokin.progress import Reporter, silent
 from histokin.tiles import Tiling
 from histokin.workspace import Workspace
@@ -61,6 +62,7 @@ class RunOutcome:
         store: its embeddings.
         assessment: the figures.
         page: the report.
+        notes: what the user should know of the training.
     """
 
     work: Workspace
@@ -69,6 +71,7 @@ class RunOutcome:
     store: Path
     assessment: Assessment
     page: Path
+    notes: tuple[str, ...] = ()
 
 
 def run(
@@ -91,9 +94,14 @@ def run(
         Path(slides), Path(out), request=spec.tiles, mpp=spec.mpp, kind=spec.kind, origin=spec.origin, report=report
     )
     work = Workspace.open(out)
-    encoder = _encoder(work, tiling, spec, report)
+    clock = _Clock(work)
+    clock.log("tile", slides=len(tiling.cohort), tiles=tiling.n_tiles)
+    encoder, notes = _encoder(work, tiling, spec, report)
+    clock.log("encoder", name=encoder.name)
     store, floors, tiling = embed_with_floors(work, tiling, encoder, device=spec.device, report=report)
+    clock.log("embed")
     assessment = evaluate(work, tiling, store, floors, spec.evaluation, report)
+    clock.log("evaluate")
     from histokin.pipeline import reporting
 
     page = reporting.write(
@@ -107,7 +115,18 @@ def run(
         map_method=spec.map_method,
         seed=spec.evaluation.seed,
     )
-    return RunOutcome(work, tiling, encoder.name, store, assessment, page)
+    return RunOutcome(work, tiling, encoder.name, store, assessment, page, notes)
+
+
+class _Clock:
+    """Seconds spent by stage, into the workspace's log: the only place where times are kept."""
+
+    def __init__(self, work: Workspace) -> None:
+        self._work, self._before = work, time.monotonic()
+
+    def log(self, stage: str, **facts: object) -> None:
+        before, self._before = self._before, time.monotonic()
+        self._work.log(stage, seconds=round(self._before - before, 3), **facts)
 
 
 def _title_of(source: Path) -> str:
@@ -115,19 +134,22 @@ def _title_of(source: Path) -> str:
     return source.parent.name if source.suffix.lower() in (".csv", ".tsv") else source.name
 
 
-def _encoder(work: Workspace, tiling: Tiling, spec: RunSpec, report: Reporter) -> "Encoder":
+def _encoder(work: Workspace, tiling: Tiling, spec: RunSpec, report: Reporter) -> "tuple[Encoder, tuple[str, ...]]":
     from histokin.encoders import load_encoder
     from histokin.learn import read_recipe
 
     target: Path | str
+    notes: tuple[str, ...] = ()
     if spec.encoder:
         target = spec.encoder
     else:
         recipe = spec.recipe or read_recipe("simclr")
-        target = pretrain(work, tiling, recipe, DEFAULT_RUN, report, device=spec.device, replace=True).encoder
-    return load_encoder(
+        result = pretrain(work, tiling, recipe, DEFAULT_RUN, report, device=spec.device, replace=True)
+        target, notes = result.encoder, (*result.alarms, *result.notes)
+    encoder = load_encoder(
         target, tile_px=tiling.spec.tile_px, mpp=tiling.spec.mpp, device=spec.device, weights=spec.weights
     )
+    return encoder, notes
 
 
 def embed_with_floors(
@@ -143,8 +165,6 @@ def embed_with_floors(
     by_floor: dict[str, list[TileEmbedder]] = {floor.name: [floor] for floor in STATISTICS}
     by_floor["random"] = list(random_floor(encoder.card, device))
     embedders: list[TileEmbedder] = [encoder, *(e for group in by_floor.values() for e in group)]
-    outcome = embed(work, tiling, embedders, report)
-    if outcome.failed:
-        tiling = open_tiling(work)
+    outcome, tiling = embed(work, tiling, embedders, report)
     floors = {name: [outcome.folders[e.name] for e in group] for name, group in by_floor.items()}
     return outcome.folders[encoder.name], floors, tiling

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histokin.artefacts import digest_file, set_aside, write_json
-from histokin.cohort import Cohort, Kind, take_inventory
+from histokin.cohort import Cohort, Kind, TileRow, take_inventory
 from histokin.cohort.sources import Origin
-from histokin.errors import WorkspaceError
+from histokin.errors import CohortError, RecipeError, SlideError, WorkspaceError
 from histokin.progress import Reporter, silent
 from histokin.slides import picture_size
 from histokin.tiles import TileSpec, Tiling, find_tiling, native_spec, tile_cohort
@@ -31,18 +32,41 @@ class TileRequest:
 
     def spec_for(self, cohort: Cohort) -> TileSpec:
         """The spec for a cohort; tile sets are taken as they are unless a size is asked for."""
+        if cohort.kind == "tiles":
+            return self._spec_for_given(cohort)
         default = TileSpec()
-        if cohort.kind == "slides":
-            return TileSpec(
-                self.tile_px or default.tile_px, self.tile_mpp or default.mpp, self.stride_px, self.min_tissue
+        px = default.tile_px if self.tile_px is None else self.tile_px
+        return TileSpec(px, default.mpp if self.tile_mpp is None else self.tile_mpp, self.stride_px, self.min_tissue)
+
+    def _spec_for_given(self, cohort: Cohort) -> TileSpec:
+        usable = {record.slide: record for record in cohort.require_usable().usable}
+        tiles = [tile for tile in cohort.tiles if tile.slide in usable]
+        mpps = sorted({usable[tile.slide].mpp or 0.0 for tile in tiles})
+        sizes = sorted({tile.size for tile in tiles})
+        if mpps[-1] > 1.01 * mpps[0] or sizes[-1] > 1.01 * sizes[0]:
+            raise CohortError(
+                f"tiles of different true size ({sizes[0]} to {sizes[-1]} px at {mpps[0]:g} to {mpps[-1]:g} mpp)",
+                cohort.root,
+                "Make a cohort of each kind: one encoder cannot be judged on several scales at once.",
             )
-        first = cohort.require_usable().usable[0]
-        mpp = first.mpp or 1.0
-        side = max(picture_size(cohort.root / cohort.tiles[0].path)) if not cohort.tiles[0].size else 0
-        spec = native_spec(cohort.tiles, side, mpp, self.tile_px)
-        if self.tile_mpp is not None and self.tile_px is None:
-            spec = native_spec(cohort.tiles, side, mpp, max(8, round(spec.tile_um / self.tile_mpp)))
-        return spec
+        if self.stride_px or (self.tile_px is not None and self.tile_mpp is not None):
+            raise RecipeError(
+                "ready tiles have their own place and field", cohort.root, "Give --tile-px or --tile-mpp, no --stride."
+            )
+        spec = native_spec(tiles, 0 if sizes[0] else _first_side(cohort, tiles), mpps[0], self.tile_px)
+        if self.tile_mpp is None:
+            return spec
+        return native_spec(tiles, spec.tile_px, mpps[0], round(spec.tile_um / max(self.tile_mpp, 1e-9)))
+
+
+def _first_side(cohort: Cohort, tiles: Sequence[TileRow]) -> int:
+    """Side of the first tile file that can be read: the size of tiles that are files of their own."""
+    for row in tiles:
+        try:
+            return max(picture_size(cohort.root / row.path))
+        except (SlideError, OSError):
+            continue
+    raise CohortError("not one tile file can be read", cohort.root, "See `histokin info`.")
 
 
 def tile(
@@ -56,10 +80,13 @@ def tile(
     report: Reporter = silent,
 ) -> Tiling:
     """Take the inventory of `source` and tile every usable slide into the workspace `out`."""
+    request = request or TileRequest()
+    TileSpec(256 if request.tile_px is None else request.tile_px, 1.0 if request.tile_mpp is None else request.tile_mpp,
+             request.stride_px, request.min_tissue)  # a wrong wish is refused before anything is changed  # fmt: skip
     cohort = take_inventory(source, mpp=mpp, kind=kind, origin=origin, report=report)
     work = Workspace.create(out)
     cohort.save(work.cohort)  # before anything can be unusable: the states are what the user needs then
-    spec = (request or TileRequest()).spec_for(cohort.require_usable())
+    spec = request.spec_for(cohort.require_usable())
     tiling = tile_cohort(work, cohort, spec, report=report)
     write_json(work.tiling, spec)
     return tiling
@@ -90,8 +117,8 @@ def pretrain(
 ) -> "TrainingResult":
     """Pretrain an encoder on all tiles of the workspace, reading them from the pack cache (made here if missing).
 
-    Where the run of this name was made from other tiles or by another recipe, it is refused; with `replace` it is kept
-    under a name with its digest, and the run is made anew.
+    Where the run of this name was made from other tiles or by another recipe, it is refused. With `replace` a finished
+    one is kept under a name with its digest, and the run is made anew; the result's notes say so.
 
     Raises:
         TrainingError: see `learn.pretrain`.
@@ -106,22 +133,35 @@ def pretrain(
         try:
             return train(pixels, recipe, folder, report=report, device=device)
         except CheckpointMismatch:
-            if not replace:
-                raise
-            aside = set_aside(folder, digest_file(folder / "recipe.yaml")[:8])
-            work.log("run set aside", run=name, now=aside.name)
-            return train(pixels, recipe, folder, report=report, device=device)
+            finished = folder / "result.json"
+            if not replace or not finished.exists():
+                raise  # an unfinished run of another recipe is hours that one wrong flag must not cost
+            aside = set_aside(folder, digest_file(finished)[:8])
+            result = train(pixels, recipe, folder, report=report, device=device)
+            note = f"run {name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
+            return replace_fields(result, notes=(*result.notes, note))
     finally:
         pixels.close()
 
 
 def embed(
     work: Workspace, tiling: Tiling, embedders: "Sequence[TileEmbedder]", report: Reporter = silent
-) -> "EmbedOutcome":
-    """Embed all tiles; slides that turn out damaged get that state in the cohort."""
+) -> "tuple[EmbedOutcome, Tiling]":
+    """Embed all tiles.
+
+    Returns:
+        What was embedded, and the tiling with a cohort in which slides that turned out damaged have that state, and
+        whose notes count the tiles that could not be decoded. The workspace holds this cohort.
+
+    Raises:
+        NoUsableSlide: all slides turned out damaged.
+    """
     from histokin.embeddings import embed_cohort
 
     outcome = embed_cohort(work, tiling, embedders, report)
-    if outcome.failed:
-        tiling.cohort.updated(outcome.failed).save(work.cohort)
-    return outcome
+    lost = [f"{slide}: {n} tiles could not be decoded and are left out" for slide, n in outcome.n_corrupt.items()]
+    notes = tuple(dict.fromkeys([*tiling.cohort.notes, *lost]))
+    cohort = replace_fields(tiling.cohort.updated(outcome.failed), notes=notes)
+    if outcome.failed or notes != tiling.cohort.notes:
+        cohort.save(work.cohort)
+    return outcome, find_tiling(work, cohort.require_usable(), tiling.spec)

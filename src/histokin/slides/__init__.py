@@ -4,7 +4,7 @@ Knows nothing of tissue or tiles.
 """
 
 from histokin.slides.info import Level, SlideInfo
-from histokin.slides.readers import picture_size
+from histokin.slides.readers import is_pyramid, picture_size
 from histokin.slides.slide import Slide, content_key, open_slide
 
-__all__ = ["Level", "Slide", "SlideInfo", "content_key", "open_slide", "picture_size"]
+__all__ = ["Level", "Slide", "SlideInfo", "content_key", "is_pyramid", "open_slide", "picture_size"]

@@ -258,7 +258,7 @@ def _decode_tiff(path: Path) -> Pixels:
                     f"pixels are of mode {picture.mode}, not 8-bit colour", path, "Convert it to 8-bit RGB."
                 )
             return np.asarray(picture.convert("RGB"), np.uint8)
-    except (UnidentifiedImageError, *_DAMAGE) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, *_DAMAGE) as error:
         raise SlideUnreadable(f"the TIFF cannot be decoded ({error})", path, "Convert it to 8-bit RGB.") from error
 
 
@@ -272,6 +272,13 @@ def open_reader(path: Path) -> tuple[Reader, str]:
     if vendor is not None:
         return OpenSlideReader(path), f"OpenSlide recognises {vendor}"
     return PictureReader(path), "no whole-slide format: decoded as a plain picture"
+
+
+def is_pyramid(path: Path) -> bool:
+    """Whether OpenSlide knows the file as a slide."""
+    import openslide
+
+    return openslide.OpenSlide.detect_format(path) is not None
 
 
 def _check_claims(path: Path) -> None:

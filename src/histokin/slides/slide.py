@@ -105,7 +105,11 @@ def open_slide(path: Path | str, mpp: float | None = None) -> Slide:
             size opens (`info.mpp` is None); what needs one raises `NoResolution`.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise SlideUnreadable(f"the path cannot be looked at ({error.strerror})", path, "Correct it.") from error
+    if not is_there:
         raise SlideMissing("there is no such file", path, "Correct the path or remove the row.")
     if path.is_dir():
         raise SlideUnsupported("this is a folder", path, "Name the slide file inside it.")

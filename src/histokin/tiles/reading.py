@@ -47,11 +47,6 @@ class ReadPlan:
         return all(abs(scale / self.box - 1) < _EXACT for scale in self.scale)
 
     @property
-    def is_upsampled(self) -> bool:
-        """The slide is coarser than the tiles asked for."""
-        return self.rest < MIN_REST
-
-    @property
     def span(self) -> int:
         """Level px read for one tile, both axes; with a margin for the warp unless it is exact."""
         return self.tile_px * self.box if self.is_exact else int(np.ceil(self.tile_px * max(self.scale))) + 3 * self.box

@@ -96,6 +96,8 @@ def tile_cohort(
 
 def _coarse(cohort: Cohort, spec: TileSpec) -> list[str]:
     """Enlarged tiles look like others and hold less: said once, in the cohort's notes."""
+    if cohort.kind == "tiles":
+        return []  # taken as they are
     n = sum(r.mpp is not None and spec.mpp / r.mpp < MIN_REST for r in cohort.usable)
     return [f"{n} slides are coarser than the tiles asked for ({spec}): their tiles are enlarged"] if n else []
 
@@ -127,8 +129,9 @@ class _Stage:
             "given": self._given.get(record.slide, []),
         }
         found = self.ledger.find(record.file_name, inputs)
-        if found is not None:
+        if found is not None and self._has_pictures(record):
             return found
+        self.ledger.forget(record.file_name)
         if self._cohort.kind == "tiles":
             reasons = self._check_pictures(record)
             table = plan_given(record, self._given[record.slide], self._spec, reasons)
@@ -147,6 +150,13 @@ class _Stage:
             n_kept=n_kept,
             n_rows=len(table),
         )
+
+    def _has_pictures(self, record: SlideRecord) -> bool:
+        """Whether mask and outlined thumbnail are there too; tile sets have neither."""
+        mask = mask_ledger(self._work.masks, self._tissue_spec)
+        files = (self._work.masks / f"{record.file_name}.png", self._work.thumbnails / f"{record.file_name}.jpg")
+        is_whole = mask.read(record.file_name) is not None and all(path.exists() for path in files)
+        return self._cohort.kind == "tiles" or is_whole
 
     def _check_pictures(self, record: SlideRecord) -> list[str]:
         """Why a given tile cannot be used, "" if it can: found here, not in the middle of training."""
@@ -178,15 +188,26 @@ class _Stage:
             if receipt is not None and (self._work.thumbnails / f"{record.file_name}.jpg").exists():
                 tissue = read_tissue(self._work.masks, receipt, self._tissue_spec)
             else:
+                ledger.forget(record.file_name)
                 tissue, _ = write_tissue(
                     self._work.masks, self._work.thumbnails, record, slide, spec=self._tissue_spec, inputs=inputs
                 )
-            class_map = read_class_map(map_path) if map_path else None
+            class_map, reason = _class_map_or_reason(map_path)
             table = plan_tiles(record, slide.info, tissue, self._spec, class_map)
-        reason = tissue.reason
-        if not reason and len(table.kept) == 0:
+        reason = tissue.reason or reason
+        if not tissue.reason and len(table.kept) == 0:
             reason = f"{tissue.area_mm2:.2f} mm² of tissue, but no tile of {self._spec} is covered by it"
         return table, reason
+
+
+def _class_map_or_reason(path: Path | None) -> tuple[ClassMap | None, str]:
+    """The class map, or why the slide's tiles have no labels: one bad map does not stop the cohort."""
+    if path is None:
+        return None, ""
+    try:
+        return read_class_map(path), ""
+    except CohortError as error:
+        return None, f"its tiles have no labels: {error.what}. {error.remedy}"
 
 
 def _fits(tile: TileRow, size: tuple[int, int]) -> bool:

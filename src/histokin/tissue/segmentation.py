@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histokin.tissue.background import find_background
-from histokin.tissue.ink import find_ink
+from histokin.tissue.ink import find_strokes, looks_like_ink
+
+_BAND = 128  # rows measured at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,14 @@ def segment_tissue(picture: NDArray[np.uint8], mpp: float, spec: TissueSpec | No
     background = find_background(picture, is_void)
     if background is None:
         return TissueMask(np.zeros(is_void.shape, bool), mpp, reason="not a bright-field slide", spec=spec)
-    colour = np.clip(picture.astype(np.float32) / background, 0.01, 1.15)
-    colour[is_void] = 1.0
-    ink = find_ink(colour, mpp)
+    score, grey, is_ink = _measure(picture, background, is_void, spec)
+    ink = find_strokes(is_ink, mpp)
     is_excluded = ink | is_void
-    score = _magenta_score(colour, mpp, spec)
-    threshold = _threshold(score[~is_excluded], spec)
+    cv2.GaussianBlur(score, (0, 0), max(spec.smooth_um / mpp, 0.8), dst=score)
+    some = (slice(None, None, 2), slice(None, None, 2))  # a quarter of the pixels tells the threshold as well
+    threshold = _threshold(score[some][~is_excluded[some]], spec)
     candidate = (score > threshold) & ~is_excluded
-    mask = _tidy(candidate & _has_structure(colour, candidate, mpp, spec), mpp, spec) & ~is_excluded
+    mask = _tidy(candidate & _has_structure(grey, candidate, mpp, spec), mpp, spec) & ~is_excluded
     ink_mm2 = float(ink.sum()) * mpp**2 / 1e6
     reason = ""
     if not mask.any():
@@ -101,12 +103,29 @@ def segment_tissue(picture: NDArray[np.uint8], mpp: float, spec: TissueSpec | No
     return TissueMask(mask, mpp, threshold, tuple(float(c) for c in background), ink_mm2, reason, spec)
 
 
-def _magenta_score(colour: NDArray[np.float32], mpp: float, spec: TissueSpec) -> NDArray[np.float32]:
+def _measure(
+    picture: NDArray[np.uint8], background: NDArray[np.float32], is_void: NDArray[np.bool_], spec: TissueSpec
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Magenta score, brightness and ink colours, (H, W) each, over the background; a band of rows at a time.
+
+    The float planes of a large slide's thumbnail are what the tile stage needs most memory for.
+    """
+    score, grey = np.empty(is_void.shape, np.float32), np.empty(is_void.shape, np.float32)
+    is_ink = np.empty(is_void.shape, bool)
+    for start in range(0, len(picture), _BAND):
+        rows = slice(start, start + _BAND)
+        colour = np.divide(picture[rows], background, dtype=np.float32).clip(0.01, 1.15)
+        colour[is_void[rows]] = 1.0
+        score[rows], grey[rows] = _magenta_score(colour, spec), colour.mean(axis=-1)
+        is_ink[rows] = looks_like_ink(colour)
+    return score, grey, is_ink
+
+
+def _magenta_score(colour: NDArray[np.float32], spec: TissueSpec) -> NDArray[np.float32]:
     r, g, b = colour[..., 0], colour[..., 1], colour[..., 2]
     magenta = (r + b) * 0.5 - g
     chroma = colour.max(axis=-1) - colour.min(axis=-1)
-    score = np.maximum(magenta, 0) + spec.chroma_weight * np.maximum(chroma - 0.03, 0) * (magenta > -0.01)
-    return np.asarray(cv2.GaussianBlur(score, (0, 0), max(spec.smooth_um / mpp, 0.8)), np.float32)
+    return np.maximum(magenta, 0) + spec.chroma_weight * np.maximum(chroma - 0.03, 0) * (magenta > -0.01)
 
 
 def _threshold(score: NDArray[np.float32], spec: TissueSpec) -> float:
@@ -120,7 +139,7 @@ def _threshold(score: NDArray[np.float32], spec: TissueSpec) -> float:
 
 
 def _has_structure(
-    colour: NDArray[np.float32], candidate: NDArray[np.bool_], mpp: float, spec: TissueSpec
+    grey: NDArray[np.float32], candidate: NDArray[np.bool_], mpp: float, spec: TissueSpec
 ) -> NDArray[np.bool_]:
     """Where brightness varies as in tissue: a halo of eosin in the mounting medium is coloured but smooth.
 
@@ -130,9 +149,11 @@ def _has_structure(
     if not candidate.any():
         return candidate
     window = max(3, round(spec.structure_um / mpp) | 1)
-    grey = colour.mean(axis=-1)
     mean = cv2.blur(grey, (window, window))
-    deviation = np.sqrt(np.maximum(cv2.blur(grey * grey, (window, window)) - mean * mean, 0))
+    deviation = grey * grey
+    cv2.blur(deviation, (window, window), dst=deviation)
+    np.subtract(deviation, np.multiply(mean, mean, out=mean), out=deviation)
+    np.sqrt(np.maximum(deviation, 0, out=deviation), out=deviation)
     limit = min(spec.structure_factor * float(np.quantile(deviation[candidate], 0.75)), spec.structure_max)
     return np.asarray(deviation > limit)
 

@@ -19,6 +19,7 @@ def command(
     work: Path, encoder: str | None, weights: Path | None, floors: bool, device: str, dry_run: bool, as_json: bool
 ) -> None:
     """Turn the tiles of the workspace WORK into vectors, one HDF5 file a slide."""
+    from histokin.embeddings import count_vectors
     from histokin.pipeline.choosing import choose_encoder
     from histokin.pipeline.run import embed_with_floors
     from histokin.pipeline.stages import embed, open_tiling
@@ -27,22 +28,27 @@ def command(
 
     place = Workspace.open(work)
     tiling = open_tiling(place)
+    if weights and not encoder:
+        raise click.UsageError("--weights belong to a timm network: name it with --encoder.")
     chosen = choose_encoder(place, tiling, encoder, weights=weights, device=device)
     if dry_run:
-        size = tiling.n_tiles * (chosen.dim * 2 + 24)
-        click.echo(f"would embed {tiling.n_tiles} tiles by {chosen.name} ({chosen.dim}-d, {size / 1e6:.1f} MB)")
+        plan = {"n_tiles": tiling.n_tiles, "dim": chosen.dim, "n_bytes": tiling.n_tiles * (chosen.dim * 2 + 24)}
+        if as_json:
+            show_json({"would_embed": plan, "encoder": chosen.name})
+        else:
+            size = f"{chosen.dim}-d, {plan['n_bytes'] / 1e6:.1f} MB"
+            click.echo(f"would embed {tiling.n_tiles} tiles by {chosen.name} ({size})")
         return
     if floors:
         store, _, tiling = embed_with_floors(place, tiling, chosen, device=device, report=on_stderr())
     else:
-        store = embed(place, tiling, [chosen], on_stderr()).folders[chosen.name]
-        tiling = open_tiling(place)
+        outcome, tiling = embed(place, tiling, [chosen], on_stderr())
+        store = outcome.folders[chosen.name]
     show_exclusions(tiling.cohort)
+    n_tiles = count_vectors(store)
     if as_json:
-        show_json(
-            {"encoder": chosen.name, "fingerprint": chosen.fingerprint, "store": store, "n_tiles": tiling.n_tiles}
-        )
+        show_json({"encoder": chosen.name, "fingerprint": chosen.fingerprint, "store": store, "n_tiles": n_tiles})
     else:
-        click.echo(f"{tiling.n_tiles} tiles by {chosen.name} in {store}")
+        click.echo(f"{n_tiles} tiles by {chosen.name} in {store}")
         click.echo(f"Next: histokin evaluate {work}, or histokin search {work} --slide ID")
     raise SystemExit(exit_code(tiling.cohort))

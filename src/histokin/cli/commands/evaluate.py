@@ -4,20 +4,14 @@ from pathlib import Path
 
 import click
 
-from histokin.cli.options import FOLDER, json_option, show_json
+from histokin.cli.options import FOLDER, json_option, leave_out_option, show_json
 
 
 @click.command()
 @click.argument("work", type=FOLDER)
 @click.option("--encoder", help="Whose embeddings, by name [default: the only ones].")
 @click.option("--label", help="Column of labels, of tiles or slides [default: label, then diagnosis].")
-@click.option(
-    "--leave-out",
-    type=click.Choice(["patient", "slide", "site", "self"]),
-    default="patient",
-    show_default=True,
-    help="Whose tiles cannot answer a query.",
-)
+@leave_out_option
 @click.option("--seed", type=int, default=0, show_default=True)
 @json_option
 def command(work: Path, encoder: str | None, label: str | None, leave_out: str, seed: int, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from histokin.cli.options import (
     SOURCE,
     exit_code,
     json_option,
+    leave_out_option,
     recipe_options,
     recipe_with,
     show_exclusions,
@@ -32,9 +33,7 @@ from histokin.cli.options import (
 @click.option("--encoder", help="An encoder folder or timm name instead of pretraining one.")
 @click.option("--weights", type=click.Path(exists=True, path_type=Path), help="Weights file for a timm name.")
 @click.option("--label", help="Column of labels to evaluate [default: label, then diagnosis].")
-@click.option(
-    "--leave-out", type=click.Choice(["patient", "slide", "site", "self"]), default="patient", show_default=True
-)
+@leave_out_option
 @click.option("--map", "map_method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @json_option
@@ -63,6 +62,8 @@ def command(
     from histokin.pipeline.run import RunSpec, run
     from histokin.progress import on_stderr
 
+    if weights and not encoder:
+        raise click.UsageError("--weights belong to a timm network: name it with --encoder.")
     spec = RunSpec(
         tiles=tile_request(**tiles),
         mpp=mpp,

@@ -12,7 +12,7 @@ from histokin.cli.options import FOLDER, json_option, show_json
 @click.option("--slide", required=True, help="The slide that is asked for.")
 @click.option("--tile", type=int, help="One of its tiles, by number [default: the whole slide].")
 @click.option("--level", type=click.Choice(["tile", "slide"]), help="What is answered [default: as asked].")
-@click.option("-k", type=int, default=10, show_default=True, help="Answers.")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Answers.")
 @click.option(
     "--strategy",
     type=click.Choice(["mean", "median_min"]),
