@@ -97,6 +97,7 @@ def test_strips_leave_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = stained(333, 251)
     whole = in_memory([picture]).thumbnail(mpp=1.5)
     monkeypatch.setattr("histokin.slides.slide._STRIP_PIXELS", 251 * 31)
+    monkeypatch.setattr("histokin.slides.slide._STRIP_ROWS", 1)
     slide = in_memory([picture])
     assert np.array_equal(slide.thumbnail(mpp=1.5), whole)
     assert slide._reader.n_reads == 12

@@ -13,7 +13,7 @@ from histokin.slides.info import ISOTROPY, SlideInfo, plausible_mpp
 from histokin.slides.readers import Reader, open_reader
 
 Pixels = NDArray[np.uint8]
-_STRIP_PIXELS = 32_000_000  # of a level read at once for a thumbnail: 130 MB as OpenSlide gives them
+_STRIP_PIXELS, _STRIP_ROWS = 500_000, 256  # of a level read at once for a thumbnail; never less than a row of its tiles
 
 
 class Slide:
@@ -66,18 +66,21 @@ class Slide:
         import cv2
 
         size = self.info.levels[level]
-        rows = max(k, _STRIP_PIXELS // size.width // k * k)
-        strips = []
-        for y in range(0, size.height, rows):
+        rows = max(k, max(_STRIP_ROWS, _STRIP_PIXELS // size.width) // k * k)
+        tops = range(0, size.height, rows)
+        heights = [max(1, min(rows, size.height - y) // k) for y in tops]
+        out = np.empty((sum(heights), max(1, size.width // k), 3), np.uint8)
+        done = 0
+        for y, n in zip(tops, heights, strict=True):
             h = min(rows, size.height - y)
             strip = self.read(0, round(y * size.downsample_y), size.width, h, level)
             if k > 1:
                 # An incomplete last box is left to the final resize: cut to whole boxes, keep at least one.
-                hk, wk = max(1, h // k), max(1, size.width // k)
-                strip = strip[: hk * k, : wk * k]
-                strip = np.asarray(cv2.resize(strip, (wk, hk), interpolation=cv2.INTER_AREA), np.uint8)
-            strips.append(strip)
-        return np.concatenate(strips)
+                strip = strip[: n * k, : out.shape[1] * k]
+                strip = np.asarray(cv2.resize(strip, (out.shape[1], n), interpolation=cv2.INTER_AREA), np.uint8)
+            out[done : done + n] = strip
+            done += n
+        return out
 
     def close(self) -> None:
         """Close the file."""

@@ -48,7 +48,7 @@ class CoverageMap:
     """Exact area shares of a binary map under rectangles, by an integral image read at fractional corners."""
 
     def __init__(self, mask: NDArray[np.bool_]) -> None:
-        self._integral = cv2.integral(mask.astype(np.uint8), sdepth=cv2.CV_64F)
+        self._integral = cv2.integral(mask.astype(np.uint8), sdepth=cv2.CV_32S)  # exact up to 2^31 map pixels
 
     def share(self, x0: Floats, y0: Floats, x1: Floats, y1: Floats) -> Floats:
         """Share of set area in each rectangle (map pixels, may be fractional); outside the map counts as unset."""

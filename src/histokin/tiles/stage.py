@@ -192,8 +192,9 @@ class _Stage:
                 tissue, _ = write_tissue(
                     self._work.masks, self._work.thumbnails, record, slide, spec=self._tissue_spec, inputs=inputs
                 )
-            class_map, reason = _class_map_or_reason(map_path)
-            table = plan_tiles(record, slide.info, tissue, self._spec, class_map)
+            info = slide.info
+        class_map, reason = _class_map_or_reason(map_path)
+        table = plan_tiles(record, info, tissue, self._spec, class_map)
         reason = tissue.reason or reason
         if not tissue.reason and len(table.kept) == 0:
             reason = f"{tissue.area_mm2:.2f} mm² of tissue, but no tile of {self._spec} is covered by it"

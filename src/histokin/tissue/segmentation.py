@@ -5,6 +5,7 @@ clamp keeps empty slides empty and pale stroma in. Known failures: red pen, thin
 tissue under black ink, cytology.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -15,6 +16,7 @@ from histokin.tissue.background import find_background
 from histokin.tissue.ink import find_strokes, looks_like_ink
 
 _BAND = 128  # rows measured at once
+_SOME = (slice(None, None, 2), slice(None, None, 2))  # a quarter of the pixels tells a quantile as well as all
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,15 @@ def segment_tissue(picture: NDArray[np.uint8], mpp: float, spec: TissueSpec | No
     background = find_background(picture, is_void)
     if background is None:
         return TissueMask(np.zeros(is_void.shape, bool), mpp, reason="not a bright-field slide", spec=spec)
-    score, grey, is_ink = _measure(picture, background, is_void, spec)
-    ink = find_strokes(is_ink, mpp)
+    ink = _ink(picture, background, is_void, mpp)
     is_excluded = ink | is_void
-    cv2.GaussianBlur(score, (0, 0), max(spec.smooth_um / mpp, 0.8), dst=score)
-    some = (slice(None, None, 2), slice(None, None, 2))  # a quarter of the pixels tells the threshold as well
-    threshold = _threshold(score[some][~is_excluded[some]], spec)
+    score, grey = _measure(picture, background, is_void, mpp, spec)
+    threshold = _threshold(score[_SOME][~is_excluded[_SOME]], spec)
     candidate = (score > threshold) & ~is_excluded
-    mask = _tidy(candidate & _has_structure(grey, candidate, mpp, spec), mpp, spec) & ~is_excluded
+    del score  # a float plane of the whole slide: the next step makes its own
+    candidate &= _has_structure(grey, candidate, mpp, spec)
+    del grey
+    mask = _tidy(candidate, mpp, spec) & ~is_excluded
     ink_mm2 = float(ink.sum()) * mpp**2 / 1e6
     reason = ""
     if not mask.any():
@@ -103,22 +106,42 @@ def segment_tissue(picture: NDArray[np.uint8], mpp: float, spec: TissueSpec | No
     return TissueMask(mask, mpp, threshold, tuple(float(c) for c in background), ink_mm2, reason, spec)
 
 
-def _measure(
-    picture: NDArray[np.uint8], background: NDArray[np.float32], is_void: NDArray[np.bool_], spec: TissueSpec
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Magenta score, brightness and ink colours, (H, W) each, over the background; a band of rows at a time.
+def _bands(
+    picture: NDArray[np.uint8], background: NDArray[np.float32], is_void: NDArray[np.bool_]
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """The picture over its background, a band of rows at a time.
 
     The float planes of a large slide's thumbnail are what the tile stage needs most memory for.
     """
-    score, grey = np.empty(is_void.shape, np.float32), np.empty(is_void.shape, np.float32)
-    is_ink = np.empty(is_void.shape, bool)
     for start in range(0, len(picture), _BAND):
         rows = slice(start, start + _BAND)
         colour = np.divide(picture[rows], background, dtype=np.float32).clip(0.01, 1.15)
         colour[is_void[rows]] = 1.0
-        score[rows], grey[rows] = _magenta_score(colour, spec), colour.mean(axis=-1)
+        yield rows, colour
+
+
+def _ink(
+    picture: NDArray[np.uint8], background: NDArray[np.float32], is_void: NDArray[np.bool_], mpp: float
+) -> NDArray[np.bool_]:
+    is_ink = np.empty(is_void.shape, bool)
+    for rows, colour in _bands(picture, background, is_void):
         is_ink[rows] = looks_like_ink(colour)
-    return score, grey, is_ink
+    return find_strokes(is_ink, mpp)
+
+
+def _measure(
+    picture: NDArray[np.uint8],
+    background: NDArray[np.float32],
+    is_void: NDArray[np.bool_],
+    mpp: float,
+    spec: TissueSpec,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Smoothed magenta score and brightness, (H, W) each."""
+    score, grey = np.empty(is_void.shape, np.float32), np.empty(is_void.shape, np.float32)
+    for rows, colour in _bands(picture, background, is_void):
+        score[rows], grey[rows] = _magenta_score(colour, spec), colour.mean(axis=-1)
+    cv2.GaussianBlur(score, (0, 0), max(spec.smooth_um / mpp, 0.8), dst=score)
+    return score, grey
 
 
 def _magenta_score(colour: NDArray[np.float32], spec: TissueSpec) -> NDArray[np.float32]:
@@ -146,15 +169,17 @@ def _has_structure(
     On real sections with such a halo the local standard deviation (64 um) is .003-.008 in it and above .06 in the
     tissue. The limit follows the slide's own tissue, so that faint slides lose nothing.
     """
-    if not candidate.any():
-        return candidate
+    if not candidate[_SOME].any():
+        return np.zeros_like(candidate)  # nothing of the least size that counts as a piece
     window = max(3, round(spec.structure_um / mpp) | 1)
-    mean = cv2.blur(grey, (window, window))
     deviation = grey * grey
     cv2.blur(deviation, (window, window), dst=deviation)
+    mean = cv2.blur(grey, (window, window), dst=grey)  # in place: `grey` is ours and not needed any more
     np.subtract(deviation, np.multiply(mean, mean, out=mean), out=deviation)
     np.sqrt(np.maximum(deviation, 0, out=deviation), out=deviation)
-    limit = min(spec.structure_factor * float(np.quantile(deviation[candidate], 0.75)), spec.structure_max)
+    limit = min(
+        spec.structure_factor * float(np.quantile(deviation[_SOME][candidate[_SOME]], 0.75)), spec.structure_max
+    )
     return np.asarray(deviation > limit)
 
 
