@@ -41,7 +41,7 @@ realdata: setup
 	$(BIN)/python -m pytest -m 'realdata or long'
 
 torture: setup
-	$(BIN)/python -m pytest -m torture
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m torture
 
 bench: setup
 	for b in benchmarks/bench_*.py; do $(BIN)/python $$b || exit 1; done
