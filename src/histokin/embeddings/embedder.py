@@ -34,4 +34,5 @@ class TileEmbedder(Protocol):
 
 def short_id(fingerprint: str) -> str:
     """The part of a fingerprint that names folders: of a SHA-256 the first 16 digits, else (the floors') all of it."""
-    return fingerprint[:16] if len(fingerprint) == 64 else fingerprint
+    digest = fingerprint.removeprefix("sha256:")
+    return digest[:16] if len(digest) == 64 else fingerprint
