@@ -146,6 +146,6 @@ def test_named_patients_are_counted_among_usable_slides() -> None:
 
 
 def test_absolute_paths_stay_absolute() -> None:
-    cohort = Cohort(Path("/root"), "slides", ())
+    cohort = Cohort(Path("/data"), "slides", ())
     assert cohort.path_of(SlideRecord("a", "/else/a.svs")) == Path("/else/a.svs")
-    assert cohort.path_of(TileRow("a", "b/a.png")) == Path("/root/b/a.png")
+    assert cohort.path_of(TileRow("a", "b/a.png")) == Path("/data/b/a.png")
