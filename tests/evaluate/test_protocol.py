@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from planted import with_planted_copies
 
 from histokin.errors import EvaluationError, StoreError
 from histokin.evaluate import Items, evaluate_retrieval, evaluate_slides, shuffled_labels_control
-from histokin.evaluate.controls import with_planted_copies
 from histokin.evaluate.protocol import standardised
 
 

@@ -135,6 +135,11 @@ class Cohort:
         """Where the file lies."""
         return self.root / record.path
 
+    @property
+    def by_slide(self) -> dict[str, SlideRecord]:
+        """Every slide's record by its id; of duplicates, none of which is usable, the last."""
+        return {r.slide: r for r in self.records}
+
     def record(self, slide: str) -> SlideRecord:
         """The record of one slide id.
 

@@ -19,7 +19,7 @@ class Embeddings:
 
     Attributes:
         features: (n, d) float32.
-        slide: (n,) int32 number in `slides`.
+        slide: (n,) int32 number in `slides`, ascending: a slide's rows are one slice.
         slides: slide ids in order.
         tile_id: (n,) row in the slide's tile table.
         coords: (n, 2) level-0 px.
@@ -34,9 +34,18 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.features)
 
+    def rows_of(self, number: int) -> slice:
+        """Where one slide's rows are."""
+        return slice(*np.searchsorted(self.slide, [number, number + 1]).tolist())
+
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """The first row of each slide."""
+        return np.searchsorted(self.slide, np.arange(len(self.slides)))
+
     def bag(self, number: int) -> NDArray[np.float32]:
         """The vectors of one slide, (n_i, d)."""
-        return self.features[self.slide == number]
+        return self.features[self.rows_of(number)]
 
 
 def _finished(folder: Path) -> list[Path]:

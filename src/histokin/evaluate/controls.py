@@ -1,7 +1,7 @@
 """Negative controls: what must fall to chance when the truth is taken away."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -92,23 +92,3 @@ def shuffled_labels_control(
         "tile" if constant is None else "patient",
         n_shuffles,
     )
-
-
-def with_planted_copies(
-    features: np.ndarray, items: Items, *, noise: float = 0.01, seed: int = 0
-) -> tuple[np.ndarray, Items]:
-    """Each item's near-duplicate, of the same patient and slide, added at the end: a leak for tests to find.
-
-    Args:
-        features: (N, d).
-        items: of N.
-        noise: sd of what is added, as a share of the features' own sd.
-        seed: of the noise.
-
-    Returns:
-        (2N, d) float64 features and 2N items.
-    """
-    x = np.asarray(features, dtype=np.float64)
-    copies = x + noise * x.std() * stream(seed, "planted").standard_normal(x.shape)
-    columns = {name: np.concatenate([getattr(items, name)] * 2) for name in ("label", "patient", "slide", "site")}
-    return np.concatenate([x, copies]), replace(items, **columns)

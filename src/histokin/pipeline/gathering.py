@@ -1,6 +1,6 @@
 """Join the stores of one cohort with its tables: the same tiles, row by row, for the encoder and every floor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from histokin.cohort import UNNAMED, leave_out_units
 from histokin.embeddings import Embeddings, EmbeddingStore
 from histokin.errors import EvaluationError, StoreError
 from histokin.evaluate import Items
-from histokin.tiles import Tiling
+from histokin.tiles import TileTable, Tiling
 
 PURE = 0.8  # a tile has a class where more than so much of it does; mixed tiles ask nothing
 
@@ -46,8 +46,7 @@ class Gathered:
 
     def bags(self, features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Split rows into one bag a slide."""
-        stops = np.flatnonzero(np.diff(self.main.slide)) + 1
-        return np.split(features, stops)
+        return np.split(features, self.main.first[1:])
 
 
 def gather(tiling: Tiling, store: Path, floors: Mapping[str, Sequence[Path]]) -> Gathered:
@@ -63,7 +62,7 @@ def gather(tiling: Tiling, store: Path, floors: Mapping[str, Sequence[Path]]) ->
     main = opened.load()
     units = leave_out_units(tiling.cohort)
     sites = {record.slide: record.site for record in tiling.cohort.records}
-    of_tile = tile_column(tiling, main, "patient")
+    of_tile = np.concatenate([table.numpy("patient")[ids] for table, ids in _tables(tiling, main)])
     slide = np.array(main.slides, object)[main.slide]
     patient = np.array([units.of_tile(s, p) for s, p in zip(slide, of_tile, strict=True)], object)
     return Gathered(
@@ -107,27 +106,22 @@ def _aligned(path: Path, main: Embeddings) -> NDArray[np.float32]:
     return other.features
 
 
-def tile_column(tiling: Tiling, rows: Embeddings, name: str) -> NDArray[np.object_]:
-    """A text column of the tile tables for every embedded tile."""
-    parts = []
-    for number, slide in enumerate(rows.slides):
-        table = tiling.table(tiling.cohort.record(slide))
-        values = table.numpy("patient") if name == "patient" else table.labels(name)
-        parts.append(values[rows.tile_id[rows.slide == number]])
-    return np.concatenate(parts)
-
-
 def tile_labels(tiling: Tiling, rows: Embeddings, column: str) -> NDArray[np.object_]:
-    """The tiles' labels; "" where a tile is not mostly (80 %) of one class."""
-    labels = []
-    for number, slide in enumerate(rows.slides):
-        table = tiling.table(tiling.cohort.record(slide))
-        ids = rows.tile_id[rows.slide == number]
+    """The tiles' labels, (n,) text; "" where a tile is not mostly (80 %) of one class."""
+    parts = []
+    for table, ids in _tables(tiling, rows):
         values = table.labels(column)[ids]
         if column == "label":
             values = np.where(table.numpy("label_frac")[ids] > PURE, values, "")
-        labels.append(values)
-    return np.concatenate(labels)
+        parts.append(values)
+    return np.concatenate(parts)
+
+
+def _tables(tiling: Tiling, rows: Embeddings) -> Iterator[tuple[TileTable, NDArray[np.int64]]]:
+    """Each slide's tile table and which of its rows are embedded."""
+    records = tiling.cohort.by_slide
+    for number, slide in enumerate(rows.slides):
+        yield tiling.table(records[slide]), rows.tile_id[rows.rows_of(number)]
 
 
 def tile_items(gathered: Gathered, labels: NDArray[np.object_]) -> Items:
@@ -137,11 +131,11 @@ def tile_items(gathered: Gathered, labels: NDArray[np.object_]) -> Items:
 
 def slide_items(tiling: Tiling, gathered: Gathered, column: str) -> Items:
     """The slides as items of an evaluation."""
-    records = [tiling.cohort.record(slide) for slide in gathered.main.slides]
-    first = [np.flatnonzero(gathered.main.slide == i)[0] for i in range(len(records))]
+    by_slide = tiling.cohort.by_slide
+    records = [by_slide[slide] for slide in gathered.main.slides]
     return Items.of(
         [r.labels.get(column, "") for r in records],
-        gathered.patient[first],
+        gathered.patient[gathered.main.first],
         [r.slide for r in records],
         [r.site for r in records],
     )

@@ -54,8 +54,7 @@ def choose_examples(gathered: Gathered, labels: NDArray[np.object_], seed: int) 
 def choose_slide_examples(gathered: Gathered, labels: list[str], seed: int) -> list[Found]:
     """One slide a label drawn by the seed, and the slides of other patients most like it (median of minima)."""
     bags = gathered.bags(gathered.main.features)
-    first = np.array([np.flatnonzero(gathered.main.slide == number)[0] for number in range(len(bags))])
-    groups = np.unique(gathered.patient[first].astype(str), return_inverse=True)[1]
+    groups = np.unique(gathered.patient[gathered.main.first].astype(str), return_inverse=True)[1]
     names = sorted({label for label in labels if label})[:N_SLIDE_EXAMPLES]
     if groups.max(initial=0) == 0 or not names:
         return []

@@ -35,7 +35,7 @@ from histokin.report import (
 )
 from histokin.slides import open_slide
 from histokin.tiles import Tiling
-from histokin.tissue import TissueSpec, mask_ledger
+from histokin.tissue import TissueSpec, mask_ledger, shrink
 from histokin.workspace import Workspace
 
 MAX_PICTURES = 200  # thumbnails inside the page; all slides are listed
@@ -171,11 +171,7 @@ def _thumbnail(work: Workspace, tiling: Tiling, record: SlideRecord) -> bytes | 
 
 
 def _shrunk(picture: NDArray[np.uint8]) -> bytes:
-    import cv2
-
-    scale = min(1.0, THUMBNAIL_PX / max(picture.shape[:2]))
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    small = np.ascontiguousarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
+    small = shrink(picture, THUMBNAIL_PX)
     return simplejpeg.encode_jpeg(small, quality=80, colorspace="RGB", colorsubsampling="420")
 
 
@@ -259,7 +255,8 @@ def _search(
 
 
 def _slide_examples(work: Workspace, tiling: Tiling, gathered: Gathered, column: str, seed: int) -> list[Example]:
-    records = [tiling.cohort.record(slide) for slide in gathered.main.slides]
+    by_slide = tiling.cohort.by_slide
+    records = [by_slide[slide] for slide in gathered.main.slides]
     labels = [record.labels.get(column, "") for record in records]
 
     def picture(number: int, score: float | None, truth: str) -> Picture | None:

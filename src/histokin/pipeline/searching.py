@@ -10,7 +10,7 @@ from histokin.embeddings import EmbeddingStore, short_id
 from histokin.errors import StoreError
 from histokin.pipeline.choosing import DEFAULT_RUN, run_fingerprint, run_names
 from histokin.pipeline.floor_names import STATISTIC_FLOORS, is_floor
-from histokin.pipeline.gathering import Gathered, gather
+from histokin.pipeline.gathering import Gathered, gather, tile_labels
 from histokin.search import Archive, Hits, rank_slides, top_k
 from histokin.tiles import Tiling
 from histokin.workspace import Workspace
@@ -125,7 +125,7 @@ def _slide_number(tiling: Tiling, gathered: Gathered, slide: str) -> int:
 def _search_tiles(
     tiling: Tiling, gathered: Gathered, number: int, tile: int | None, *, k: int, exclude: Exclude
 ) -> Hits:
-    rows = np.flatnonzero(gathered.main.slide == number)
+    rows = np.arange(len(gathered.main))[gathered.main.rows_of(number)]
     features = gathered.main.features
     if tile is None:
         unit = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
@@ -149,12 +149,7 @@ def _search_tiles(
         database_groups=groups,
         query_ids=np.array([own]),
     )
-    labels = np.concatenate(
-        [
-            tiling.table(tiling.cohort.record(s)).labels("label")[gathered.main.tile_id[gathered.main.slide == i]]
-            for i, s in enumerate(gathered.main.slides)
-        ]
-    )
+    labels = tile_labels(tiling, gathered.main, "label")
     archive = Archive.of_tiles(gathered.slide, gathered.patient, gathered.main.tile_id, gathered.main.coords, labels)
     return Hits.of(answers, archive, "cosine")
 
@@ -170,9 +165,8 @@ def _search_slides(
 ) -> Hits:
     bags = gathered.bags(gathered.main.features)
     slides = np.array(gathered.main.slides, object)
-    first = np.array([np.flatnonzero(gathered.main.slide == i)[0] for i in range(len(bags))])
-    records = [tiling.cohort.record(s) for s in gathered.main.slides]
-    labels = np.array([" ".join(r.labels.values()) for r in records], object)
+    first, by_slide = gathered.main.first, tiling.cohort.by_slide
+    labels = np.array([" ".join(by_slide[s].labels.values()) for s in gathered.main.slides], object)
     groups = _groups(gathered, exclude)
     return rank_slides(
         [bags[number]],

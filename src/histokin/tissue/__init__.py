@@ -3,7 +3,7 @@
 Knows nothing of models.
 """
 
-from histokin.tissue.pictures import draw_outline
+from histokin.tissue.pictures import draw_outline, shrink
 from histokin.tissue.segmentation import TissueMask, TissueSpec, segment_tissue
 from histokin.tissue.stage import mask_ledger, read_tissue, segment_slide, write_tissue
 
@@ -15,5 +15,6 @@ __all__ = [
     "read_tissue",
     "segment_slide",
     "segment_tissue",
+    "shrink",
     "write_tissue",
 ]
