@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histokin.learn import ArrayPixels, Recipe, override
+from histokin.learn import ArrayPixels, override, read_recipe
 
 TINY = [
     "precision=fp32",
@@ -43,4 +43,4 @@ def source(tiles):
 
 @pytest.fixture(scope="session")
 def tiny():
-    return override(Recipe(), TINY)
+    return override(read_recipe("simclr"), TINY)

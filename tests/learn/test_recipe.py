@@ -1,11 +1,15 @@
 """Recipes: shipped text, defaults, refusals that help, overrides, and what auto becomes."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from histokin.encoders import EncoderCard, build_network, save_encoder
 from histokin.errors import RecipeError
 from histokin.learn import Recipe, override, parse_duration, parse_recipe, read_recipe, recipe_text, resolve_recipe
+from histokin.learn.methods import METHODS
+from histokin.learn.methods.simclr import SimCLRSettings
 from histokin.learn.reading import known_keys, shipped_recipes
 from histokin.learn.recipe import AUTO, differences, fill_autos, settled, with_steps
 from histokin.learn.resolve import default_train_px
@@ -14,14 +18,46 @@ CPU = torch.device("cpu")
 
 
 def test_the_shipped_recipe_is_the_defaults_with_every_key_commented():
-    assert read_recipe("simclr") == Recipe()
+    assert read_recipe("simclr") == Recipe("simclr", SimCLRSettings())
     text = shipped_recipes()["simclr"]
-    for key in known_keys():
+    for key in known_keys(SimCLRSettings):
         assert f"{key.rpartition('.')[2]}:" in text
 
 
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_each_method_has_a_recipe_that_shows_its_own_keys(method):
+    text = shipped_recipes()[method]
+    assert read_recipe(method).method == method
+    for field in dataclasses.fields(METHODS[method].Settings):
+        assert f"\n  {field.name}: " in text
+
+
+def test_keys_left_out_are_those_of_the_methods_shipped_recipe():
+    mine = parse_recipe("{method: dino, loss: {prototypes: 64}}", where="mine.yaml")
+    assert mine.loss.prototypes == 64
+    assert mine == override(read_recipe("dino"), ["loss.prototypes=64"])
+    assert mine.views.local.count == 4
+
+
+def test_a_method_is_chosen_by_its_recipe_and_not_by_an_override():
+    with pytest.raises(RecipeError, match=r"recipe of its own.*--recipe dino"):
+        override(read_recipe("simclr"), ["method=dino"])
+
+
+def test_an_unknown_method_is_answered_with_the_known():
+    with pytest.raises(RecipeError, match=r"no method 'dyno'. Known: barlow, byol"):
+        parse_recipe("method: dyno", where="mine.yaml")
+
+
+def test_a_queue_is_no_larger_than_a_quarter_of_the_tiles():
+    queue = resolve_recipe(read_recipe("mocov2"), 80, 1000, CPU).loss.queue
+    assert (queue, resolve_recipe(read_recipe("mocov2"), 80, 10**6, CPU).loss.queue) == (250, 65_536)
+
+
 def test_a_recipe_survives_being_written_and_read():
-    recipe = override(Recipe(), ["seed=4", "optimiser.lr=1e-5", "backbone.args={a: [1, 2]}", "views.mean=[.1, .2, .3]"])
+    recipe = override(
+        read_recipe("simclr"), ["seed=4", "optimiser.lr=1e-5", "backbone.args={a: [1, 2]}", "views.mean=[.1, .2, .3]"]
+    )
     assert parse_recipe(recipe_text(recipe), where="x") == recipe
 
 
@@ -32,7 +68,7 @@ def test_a_recipe_survives_being_written_and_read():
         ("loss: {temprature: 0.1}", r"no key 'loss\.temprature'\. The nearest known key is 'loss\.temperature'"),
         ("temperature: 0.1", r"no key 'temperature'\. The nearest known key is 'loss\.temperature'"),
         ("optimizer: {lr: 1}", r"no key 'optimizer'"),
-        ("zzzqqq: 1", r"Known keys: method, seed"),
+        ("zzzqqq: 1", r"Known keys: method, loss\.temperature, seed"),
         ("loss: {temperature: -1}", r"loss: temperature must be > 0"),
         ("loss: {temperature: warm}", r"loss\.temperature: Input should be a valid number.*got 'warm'"),
         ("run: {steps: never}", r"run\.steps: .*got 'never'"),
@@ -55,23 +91,25 @@ def test_numbers_that_yaml_takes_for_text_are_numbers():
 
 
 def test_overrides_change_what_they_name():
-    recipe = override(Recipe(), ["loss.temperature=0.5", "run.steps=10", "backbone.args={}", "backbone.args.x=1"])
+    recipe = override(
+        read_recipe("simclr"), ["loss.temperature=0.5", "run.steps=10", "backbone.args={}", "backbone.args.x=1"]
+    )
     assert (recipe.loss.temperature, recipe.run.steps, recipe.backbone.args) == (0.5, 10, {"x": 1})
 
 
 @pytest.mark.parametrize("assignment", ["loss.temprature=1", "los.temperature=1", "loss.temperature.x=1"])
 def test_overrides_of_unknown_keys_are_refused(assignment):
     with pytest.raises(RecipeError, match=r"--set los.*no key.*nearest known key is 'loss\.temperature'"):
-        override(Recipe(), [assignment])
+        override(read_recipe("simclr"), [assignment])
 
 
 def test_an_override_without_a_value_is_refused():
     with pytest.raises(RecipeError, match="key=value"):
-        override(Recipe(), ["seed"])
+        override(read_recipe("simclr"), ["seed"])
 
 
 def test_unknown_recipes_are_answered_with_the_shipped():
-    with pytest.raises(RecipeError, match="shipped: simclr"):
+    with pytest.raises(RecipeError, match="shipped: barlow, byol, ccl, dino, mocov2, npid, sgcl, simclr, similarity"):
         read_recipe("simclear")
 
 
@@ -83,19 +121,21 @@ def test_views_are_sized_by_tile_and_machine(px, cpu, gpu):
 
 
 def test_everything_auto_is_filled_once_the_steps_are_known():
-    recipe = with_steps(resolve_recipe(Recipe(), 80, CPU), 1000)
+    recipe = with_steps(resolve_recipe(read_recipe("simclr"), 80, 1000, CPU), 1000)
     assert "auto" not in recipe_text(recipe)
     assert (recipe.backbone.name, recipe.views.train_px, recipe.views.embed_px) == ("resnet10t", 48, 64)
     assert (recipe.run.checkpoint_every, recipe.run.monitor_every) == (50, 125)
 
 
 def test_the_backbone_is_larger_on_a_gpu():
-    recipe = override(Recipe(), ["precision=bf16"])
-    assert resolve_recipe(recipe, 256, torch.device("cuda")).backbone.name == "resnet50"
+    recipe = override(read_recipe("simclr"), ["precision=bf16"])
+    assert resolve_recipe(recipe, 256, 1000, torch.device("cuda")).backbone.name == "resnet50"
 
 
 def test_a_named_backbone_gets_no_arguments_of_the_small_one():
-    assert resolve_recipe(override(Recipe(), ["backbone.name=resnet18"]), 80, CPU).backbone.args == {}
+    assert (
+        resolve_recipe(override(read_recipe("simclr"), ["backbone.name=resnet18"]), 80, 1000, CPU).backbone.args == {}
+    )
 
 
 def test_initial_weights_bring_their_network_and_normalisation(tmp_path):
@@ -116,28 +156,28 @@ def test_initial_weights_bring_their_network_and_normalisation(tmp_path):
         method="x",
     )
     save_encoder(tmp_path, network, card)
-    recipe = resolve_recipe(override(Recipe(), [f"backbone.init={tmp_path}"]), 32, CPU)
+    recipe = resolve_recipe(override(read_recipe("simclr"), [f"backbone.init={tmp_path}"]), 32, 1000, CPU)
     assert (recipe.backbone.args, recipe.views.mean, recipe.views.std) == (args, card.mean, card.std)
 
 
 def test_initial_weights_that_do_not_exist_are_refused():
     with pytest.raises(RecipeError, match="neither an encoder folder nor a weights file"):
-        resolve_recipe(override(Recipe(), ["backbone.init=runs/none"]), 32, CPU)
+        resolve_recipe(override(read_recipe("simclr"), ["backbone.init=runs/none"]), 32, 1000, CPU)
 
 
 def test_an_unresolved_key_is_not_used():
     with pytest.raises(ValueError, match=r"run\.steps is still auto"):
-        settled(Recipe().run.steps, "run.steps")
+        settled(read_recipe("simclr").run.steps, "run.steps")
 
 
 def test_differences_name_keys_and_both_sides():
-    other = override(Recipe(), ["loss.temperature=0.5", "seed=1"])
-    assert differences(Recipe(), other) == ["seed: 0, 1", "loss.temperature: 0.2, 0.5"]
+    other = override(read_recipe("simclr"), ["loss.temperature=0.5", "seed=1"])
+    assert differences(read_recipe("simclr"), other) == ["loss.temperature: 0.2, 0.5", "seed: 0, 1"]
 
 
 def test_autos_are_filled_from_what_a_run_found_and_nothing_else():
-    found = with_steps(resolve_recipe(Recipe(), 80, CPU), 123)
-    asked = override(Recipe(), ["loss.temperature=0.5"])
+    found = with_steps(resolve_recipe(read_recipe("simclr"), 80, 1000, CPU), 123)
+    asked = override(read_recipe("simclr"), ["loss.temperature=0.5"])
     filled = fill_autos(asked, found)
     assert filled.run.steps == 123
     assert differences(filled, found) == ["loss.temperature: 0.5, 0.2"]

@@ -5,17 +5,18 @@ It lives below the networks because the floors (colour, texture) are embedders t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from histokin.artefacts import Ledger
 from histokin.cohort import SlideRecord
-from histokin.embeddings.embedder import TileEmbedder, short_id
+from histokin.embeddings.embedder import TileEmbedder, fit_to_slide, sample_rows, short_id
 from histokin.embeddings.file import write_embeddings
 from histokin.errors import EncoderMismatch, SlideError, SlideUnreadable
 from histokin.progress import Reporter, silent
-from histokin.tiles import Tiling, open_tiles
+from histokin.tiles import TileTable, Tiling, open_tiles
 from histokin.workspace import Workspace
 
 BATCH = 64  # tiles in memory at once; a slide of any size takes no more
@@ -105,9 +106,10 @@ def _embed_slide(
     source = open_tiles(tiling.cohort, record, table, tiling.spec)
     rows: list[np.ndarray] = []
     features: dict[str, list[np.ndarray]] = {e.name: [] for e in embedders}
+    fitted = _fitted(tiling, record, table, embedders)
     for batch in source.stream(BATCH):
         rows.append(batch.rows)
-        for embedder in embedders:
+        for embedder in fitted:
             features[embedder.name].append(embedder.embed(batch.pixels))
     joined = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     if source.n_corrupt and not len(joined):
@@ -135,3 +137,27 @@ def _embed_slide(
             n_tiles=len(joined),
             n_corrupt=source.n_corrupt,
         )
+
+
+def _fitted(
+    tiling: Tiling, record: SlideRecord, table: TileTable, embedders: Sequence[TileEmbedder]
+) -> list[TileEmbedder]:
+    """The embedders for this slide; its sample is read once, and only if one of them wants it.
+
+    Raises:
+        SlideUnreadable: not one tile of the sample can be decoded.
+    """
+    rows = sample_rows(table.kept)
+
+    @cache
+    def sample() -> np.ndarray:
+        found = [batch.pixels for batch in open_tiles(tiling.cohort, record, table, tiling.spec, rows).stream(BATCH)]
+        if not found:
+            raise SlideUnreadable(
+                f"none of {len(rows)} tiles spread over it can be decoded",
+                tiling.cohort.path_of(record),
+                "Replace the file.",
+            )
+        return np.concatenate(found)
+
+    return [fit_to_slide(embedder, sample) for embedder in embedders] if len(rows) else list(embedders)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from histokin.artefacts import digest_of
+from histokin.embeddings.embedder import SAMPLE_TILES
+from histokin.tissue.colour import TARGET
 
 # The part of the fingerprint that changes when `Encoder.embed` prepares its tiles in another way.
 TRANSFORM = "area-1"
+NO_STAIN, LAB_STAIN = "none", "lab"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class EncoderCard:
         pooling: how the network's last map or tokens become one vector: `pooled` (CNN), `cls`, `mean`, ...
         method: how the weights came about: a pretraining method, `random`, `timm` or `file`.
         run: digest of the training run (its recipe and pixels), empty if unknown.
+        head: widths of the layers after the timm network, `networks.with_head`; empty if there is none. The last is
+            `embed_dim`.
+        normalise: `none`, or `lab`: a slide's tiles are brought to one mean and spread in LAB (Reinhard et al. 2001)
+            before anything else, by statistics of a sample of the slide's own tiles.
     """
 
     name: str
@@ -46,6 +53,8 @@ class EncoderCard:
     method: str
     run: str = ""
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    head: tuple[int, ...] = ()
+    normalise: str = NO_STAIN
 
     def __post_init__(self) -> None:
         if self.tile_px < 1 or self.input_px < 1 or self.embed_dim < 1:
@@ -54,30 +63,38 @@ class EncoderCard:
             raise ValueError(f"mpp must be > 0, got {self.mpp}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"need 3 means and 3 positive stds, got {self.mean}, {self.std}")
+        if self.head and (min(self.head) < 1 or self.head[-1] != self.embed_dim):
+            raise ValueError(f"head must be widths >= 1 that end in embed_dim {self.embed_dim}, got {self.head}")
+        if self.normalise not in (NO_STAIN, LAB_STAIN):
+            raise ValueError(f"normalise must be {NO_STAIN} or {LAB_STAIN}, got {self.normalise!r}")
 
 
 def fingerprint(card: EncoderCard) -> str:
     """The identity of the function from tile to vector, 64 hex digits.
 
-    Equal for two encoders exactly when architecture, weights, preparation of the tile, pooling, and the mpp and size of
-    the tiles they are meant for are equal. Name, method and run are provenance and do not count.
+    Equal for two encoders exactly when architecture, weights, preparation of the tile, pooling, head, and the mpp and
+    size of the tiles they are meant for are equal. Name, method and run are provenance and do not count.
     """
-    return digest_of(
-        {
-            "architecture": card.architecture,
-            "model_args": card.model_args,
-            "weights_sha256": card.weights_sha256,
-            "transform": {
-                "kind": TRANSFORM,
-                "resize": [card.tile_px, card.input_px],
-                "mean": [float(value) for value in card.mean],
-                "std": [float(value) for value in card.std],
-            },
-            "mpp": float(card.mpp),
-            "pooling": card.pooling,
-            "embed_dim": card.embed_dim,
-        },
-    )
+    transform: dict[str, Any] = {
+        "kind": TRANSFORM,
+        "resize": [card.tile_px, card.input_px],
+        "mean": [float(value) for value in card.mean],
+        "std": [float(value) for value in card.std],
+    }
+    if card.normalise == LAB_STAIN:
+        # What a slide's statistics are fitted to, and on how many of its tiles, moves every vector.
+        transform["normalise"] = {"kind": card.normalise, "target": TARGET, "tiles": SAMPLE_TILES}
+    identity: dict[str, Any] = {
+        "architecture": card.architecture,
+        "model_args": card.model_args,
+        "weights_sha256": card.weights_sha256,
+        "transform": transform,
+        "mpp": float(card.mpp),
+        "pooling": card.pooling,
+        "embed_dim": card.embed_dim,
+    }
+    # Left out where there is none: an encoder without head is the same function as before heads were known.
+    return digest_of({**identity, "head": card.head} if card.head else identity)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

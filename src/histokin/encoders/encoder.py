@@ -1,12 +1,17 @@
 """An encoder at work: tiles in, vectors out."""
 
+import copy
+from collections.abc import Callable
+from typing import Self
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from histokin.encoders.card import EncoderCard, fingerprint
+from histokin.encoders.card import NO_STAIN, EncoderCard, fingerprint
 from histokin.errors import EncoderError
+from histokin.tissue.colour import TARGET, LabStatistics, lab_statistics, normalise_lab
 
 DEFAULT_BATCH = 64
 
@@ -42,6 +47,7 @@ class Encoder:
         self.card, self.batch = card, batch
         self.device = choose_device(device)
         self.fingerprint = fingerprint(card)
+        self._stain: LabStatistics | None = None
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks the pair
 
     @property
@@ -64,6 +70,23 @@ class Encoder:
         """Length of a vector."""
         return self.card.embed_dim
 
+    @property
+    def for_slide(self) -> Callable[[np.ndarray], Self] | None:
+        """Fits the stain normalisation to one slide; None where the card asks for none.
+
+        The function takes a sample of the slide's tiles, (n >= 1, tile_px, tile_px, 3) uint8, and returns this encoder
+        (same network, same fingerprint) for the tiles of that slide.
+        """
+        return None if self.card.normalise == NO_STAIN else self._fitted_to
+
+    def _fitted_to(self, sample: np.ndarray) -> Self:
+        self._check(sample)
+        if not len(sample):
+            raise EncoderError("its colours cannot be fitted to no tiles", self.name, "Pass tiles of the slide.")
+        fitted = copy.copy(self)
+        fitted._stain = lab_statistics(sample)  # noqa: SLF001 - it is this very class
+        return fitted
+
     def embed(self, tiles: np.ndarray) -> np.ndarray:
         """The tiles' vectors, not normalised to length 1.
 
@@ -74,8 +97,24 @@ class Encoder:
             (n, dim) float32, row i of tile i whatever else is in the batch.
 
         Raises:
-            EncoderError: tiles of another size or type than the card's.
+            EncoderError: tiles of another size or type than the card's, or of a slide whose colours are not known yet.
         """
+        self._check(tiles)
+        if self._stain is None and self.card.normalise != NO_STAIN:
+            raise EncoderError(
+                "it normalises the colours of each slide and has seen none of this one",
+                self.name,
+                "Fit it first: encoder.for_slide(sample of the slide's tiles).embed(tiles).",
+            )
+        vectors = np.empty((len(tiles), self.dim), np.float32)
+        for start in range(0, len(tiles), self.batch):
+            part = slice(start, start + self.batch)
+            own = tiles[part] if self._stain is None else normalise_lab(tiles[part], self._stain, TARGET)
+            pixels = torch.from_numpy(resize_tiles(own, self.card.input_px))
+            vectors[part] = self._forward(pixels).cpu().numpy()
+        return vectors
+
+    def _check(self, tiles: np.ndarray) -> None:
         px = self.card.tile_px
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1:] != (px, px, 3):
             raise EncoderError(
@@ -83,12 +122,6 @@ class Encoder:
                 self.name,
                 f"Cut tiles of {px} px at {self.card.mpp:g} mpp.",
             )
-        vectors = np.empty((len(tiles), self.dim), np.float32)
-        for start in range(0, len(tiles), self.batch):
-            part = slice(start, start + self.batch)
-            pixels = torch.from_numpy(resize_tiles(tiles[part], self.card.input_px))
-            vectors[part] = self._forward(pixels).cpu().numpy()
-        return vectors
 
     @torch.inference_mode()
     def _forward(self, pixels: Tensor) -> Tensor:

@@ -1,35 +1,57 @@
-"""An encoder's folder: timm's local-dir layout (config.json, model.safetensors) with card.json beside it."""
+"""An encoder's folder: timm's local-dir layout (config.json, model.safetensors) with card.json beside it.
+
+model.safetensors holds the timm network alone; a head's weights lie in head.safetensors.
+"""
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from histokin.artefacts import FORMAT_VERSION, plain, write_bytes, write_json
-from histokin.encoders.card import EncoderCard, fingerprint, weights_digest
+from histokin.encoders.card import NO_STAIN, EncoderCard, fingerprint, weights_digest
 from histokin.encoders.encoder import Encoder
-from histokin.encoders.networks import build_network, default_config, embedding_dim, known_name, pooling_of
+from histokin.encoders.networks import (
+    HeadedEncoder,
+    backbone_of,
+    build_network,
+    default_config,
+    embedding_dim,
+    head_of,
+    pooling_of,
+    seeded_torch,
+    with_head,
+)
 from histokin.encoders.weights import WeightsMismatch, fit_weights, read_weights
 from histokin.errors import EncoderError
 
-CARD, CONFIG, WEIGHTS = "card.json", "config.json", "model.safetensors"
-RANDOM = "random:"
+CARD, CONFIG, WEIGHTS, HEAD = "card.json", "config.json", "model.safetensors", "head.safetensors"
+SAME_MPP = 1e-3  # relative; two pixel sizes this close are one
+NEAR_MPP = 0.02  # relative; the scales that a convolutional encoder may be moved between
 
 
 def save_encoder(folder: Path, network: nn.Module, card: EncoderCard) -> EncoderCard:
     """Write an encoder's folder; equal encoders give equal bytes.
 
-    `timm.create_model("local-dir:<folder>", pretrained=True)` opens it. The card is written last: a folder without one
-    is not finished. Returns the card with the weights' digest filled in.
+    `timm.create_model("local-dir:<folder>", pretrained=True)` opens it, without its head if it has one. The card is
+    written last: a folder without one is not finished. Returns the card with the weights' digest filled in, which is
+    of network and head together.
+
+    Raises:
+        ValueError: the card speaks of another head than the network has.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    card = dataclasses.replace(card, weights_sha256=weights_digest(state))
+    if head_of(network) != tuple(card.head):
+        raise ValueError(f"the network's head is {head_of(network)}, the card's {card.head}")
+    card = dataclasses.replace(card, weights_sha256=weights_digest(network.state_dict()))
     (folder / CARD).unlink(missing_ok=True)
-    write_bytes(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+    _write_weights(folder / WEIGHTS, backbone_of(network))
+    if isinstance(network, HeadedEncoder):
+        _write_weights(folder / HEAD, network.head)
+    else:
+        (folder / HEAD).unlink(missing_ok=True)
     write_json(folder / CONFIG, _timm_config(network, card))
     write_json(
         folder / CARD,
@@ -38,12 +60,17 @@ def save_encoder(folder: Path, network: nn.Module, card: EncoderCard) -> Encoder
     return card
 
 
+def _write_weights(path: Path, network: nn.Module) -> None:
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    write_bytes(path, save(state, metadata={"format": "pt"}))
+
+
 def _timm_config(network: nn.Module, card: EncoderCard) -> dict[str, Any]:
     known = default_config(network)
     return {
         "architecture": card.architecture.partition(".")[0],
         "num_classes": 0,
-        "num_features": card.embed_dim,
+        "num_features": embedding_dim(backbone_of(network)),
         "model_args": plain(card.model_args),
         "pretrained_cfg": {
             "input_size": [3, card.input_px, card.input_px],
@@ -77,60 +104,47 @@ def read_card(folder: Path) -> EncoderCard:
             raise EncoderError(
                 f"the card is of format {version}, this version reads {FORMAT_VERSION}", path, "Update histokin."
             )
+        # A card written before heads and stain normalisation were known speaks of neither.
+        content = {"head": (), "normalise": NO_STAIN, **content}
         known = {field.name: content[field.name] for field in dataclasses.fields(EncoderCard)}
-        return EncoderCard(**{**known, "mean": tuple(known["mean"]), "std": tuple(known["std"])})
+        return EncoderCard(**{**known, **{name: tuple(known[name]) for name in ("mean", "std", "head")}})
     except (KeyError, TypeError, ValueError) as error:
         raise EncoderError(f"the card cannot be read ({error})", path, "Train or download the encoder anew.") from error
 
 
-def load_encoder(
-    name_or_folder: str | Path,
+def open_folder(
+    folder: Path,
     *,
     tile_px: int | None = None,
     mpp: float | None = None,
     device: str = "auto",
-    weights: Path | None = None,
-    seed: int = 0,
+    any_field: bool = False,
 ) -> Encoder:
-    """An encoder ready to embed tiles.
+    """The encoder of a folder that `save_encoder` wrote.
 
     Args:
-        name_or_folder: a folder that `save_encoder` wrote; a timm name (weights from its hub, or from `weights`); or
-            `random:<timm name>` for random weights.
-        tile_px: side of the tiles; a folder's card knows it, and refuses another.
-        mpp: micrometres a pixel of the tiles; likewise.
+        folder: the encoder's.
+        tile_px, mpp: what the tiles are; None takes the card's word.
         device: torch's name of a device, or `auto`.
-        weights: a weights file for a timm name.
-        seed: of random weights.
+        any_field: let a convolutional encoder take tiles of another side at the same mpp, see `card_for_field`.
 
     Raises:
-        EncoderError: unknown name, unfinished folder, weights that cannot be had or do not fit, tiles of another size.
+        EncoderError: unfinished folder, weights that are not the card's, tiles of another size.
     """
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return _load_folder(folder, tile_px=tile_px, mpp=mpp, device=device)
-    name = str(name_or_folder)
-    if "/" in name or name.startswith((".", "~")):
-        raise EncoderError("there is no such encoder folder", name, "Check the path, or name a timm network.")
-    if tile_px is None or mpp is None:
-        raise EncoderError("a network by name needs to know its tiles", name, "Pass tile_px and mpp.")
-    return _load_named(name, tile_px=tile_px, mpp=mpp, device=device, weights=weights, seed=seed)
-
-
-def _load_folder(folder: Path, *, tile_px: int | None, mpp: float | None, device: str) -> Encoder:
     card = read_card(folder)
-    other_px = tile_px is not None and tile_px != card.tile_px
-    other_mpp = mpp is not None and abs(mpp - card.mpp) > 1e-3 * card.mpp
-    if other_px or other_mpp:
-        raise EncoderError(
-            f"the encoder is for tiles of {card.tile_px} px at {card.mpp:g} mpp, "
-            f"these are of {tile_px or card.tile_px} px at {mpp or card.mpp:g} mpp",
-            folder,
-            f"Cut tiles with --tile-px {card.tile_px} --tile-mpp {card.mpp:g}.",
-        )
+    tile_px = card.tile_px if tile_px is None else tile_px
+    mpp = card.mpp if mpp is None else mpp
+    is_other = tile_px != card.tile_px or not _is_within(SAME_MPP, mpp, card.mpp)
+    if is_other and not any_field:
+        is_near = _is_within(NEAR_MPP, mpp, card.mpp)
+        way_out = " A convolutional encoder can take them as they are with --any-field (any_field=True)."
+        raise _other_tiles(card, folder, tile_px, mpp, f"{_cut_anew(card)}{way_out if is_near else ''}")
     network = build_network(card.architecture, card.model_args, seed=0)
-    fitted = fit_weights(read_weights(folder / WEIGHTS), network.state_dict(), where=folder / WEIGHTS)
-    network.load_state_dict(fitted.state)
+    network.load_state_dict(_fitting(folder / WEIGHTS, network))
+    with seeded_torch(0):  # every weight is replaced
+        network = with_head(network, card.head)
+    if isinstance(network, HeadedEncoder):
+        network.head.load_state_dict(_fitting(folder / HEAD, network.head))
     found = weights_digest(network.state_dict())
     if found != card.weights_sha256:
         raise WeightsMismatch(
@@ -138,47 +152,54 @@ def _load_folder(folder: Path, *, tile_px: int | None, mpp: float | None, device
             folder,
             "Copy the encoder's folder anew, all of its files together.",
         )
+    if is_other:
+        card = card_for_field(card, network, tile_px=tile_px, mpp=mpp, where=folder)
     return Encoder(network, card, device=device)
 
 
-def _load_named(name: str, *, tile_px: int, mpp: float, device: str, weights: Path | None, seed: int) -> Encoder:
-    architecture = name.removeprefix(RANDOM)
-    is_random = name.startswith(RANDOM) and weights is None
-    known_name(architecture)
-    network = build_network(architecture, seed=seed, pretrained=not is_random, weights=weights)
-    config = default_config(network)
-    side = int(config.get("input_size", (3, 224, 224))[-1])
-    # Random weights have learned no size: they need not see an enlarged tile.
-    input_px = min(side, tile_px) if is_random and not config.get("fixed_input_size") else side
-    card = EncoderCard(
-        name=f"{architecture}-random-{seed}" if is_random else weights.stem if weights else architecture,
-        architecture=architecture,
-        weights_sha256=weights_digest(network.state_dict()),
-        mean=_triple(config, "mean", 0.5),
-        std=_triple(config, "std", 0.5),
-        mpp=float(mpp),
-        tile_px=int(tile_px),
-        input_px=input_px,
-        embed_dim=embedding_dim(network),
-        pooling=pooling_of(network),
-        method="random" if is_random else "file" if weights else "timm",
+def _fitting(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    return fit_weights(read_weights(path), network.state_dict(), where=path).state
+
+
+def card_for_field(
+    card: EncoderCard, network: nn.Module, *, tile_px: int, mpp: float, where: Path | str
+) -> EncoderCard:
+    """The card of the same weights for tiles that show more or less tissue at the same scale.
+
+    A convolutional network averages its last map over whatever field it sees. What reaches it keeps its zoom:
+    input_px / tile_px as before, rounded to whole pixels. The card says the tiles' own mpp; its fingerprint is another.
+
+    Args:
+        card: of the encoder.
+        network: with or without its head.
+        tile_px, mpp: of the tiles; mpp within 2 % of the card's.
+        where: the encoder, for the error.
+
+    Raises:
+        EncoderError: the network sees one size only, or the scale differs.
+    """
+    if not _is_within(NEAR_MPP, mpp, card.mpp):
+        raise _other_tiles(
+            card, where, tile_px, mpp, f"Another field is possible, another scale is not. {_cut_anew(card)}"
+        )
+    if default_config(network).get("fixed_input_size") or pooling_of(network) != "pooled":
+        remedy = f"{card.architecture} takes one size only. {_cut_anew(card)}"
+        raise _other_tiles(card, where, tile_px, mpp, remedy)
+    input_px = max(1, round(card.input_px * tile_px / card.tile_px))
+    return dataclasses.replace(card, tile_px=tile_px, input_px=input_px, mpp=float(mpp))
+
+
+def _is_within(tolerance: float, mpp: float, named: float) -> bool:
+    return abs(mpp / named - 1) <= tolerance + 1e-9  # 1.02 is 2 % more than 1, whatever floating point says
+
+
+def _other_tiles(card: EncoderCard, where: Path | str, tile_px: int, mpp: float, remedy: str) -> EncoderError:
+    return EncoderError(
+        f"the encoder is for tiles of {card.tile_px} px at {card.mpp:g} mpp, these are of {tile_px} px at {mpp:g} mpp",
+        where,
+        remedy,
     )
-    return Encoder(network, card, device=device)
 
 
-def _triple(config: Mapping[str, Any], key: str, default: float) -> tuple[float, float, float]:
-    red, green, blue = config.get(key, (default,) * 3)
-    return float(red), float(green), float(blue)
-
-
-def random_encoder(card: EncoderCard, seed: int, *, device: str = "auto") -> Encoder:
-    """The floor `random`: the same architecture on the same input, with random weights."""
-    network = build_network(card.architecture, card.model_args, seed=seed)
-    twin = dataclasses.replace(
-        card,
-        name=f"{card.name}-random-{seed}",
-        weights_sha256=weights_digest(network.state_dict()),
-        method="random",
-        run="",
-    )
-    return Encoder(network, twin, device=device)
+def _cut_anew(card: EncoderCard) -> str:
+    return f"Cut tiles with --tile-px {card.tile_px} --tile-mpp {card.mpp:g}."

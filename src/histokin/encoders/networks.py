@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,61 @@ def build_network(
     return network
 
 
-def known_name(architecture: str) -> None:
-    """Refuse a name that timm does not have, with the nearest ones it has."""
+class HeadedEncoder(nn.Module):
+    """A timm network with an MLP after it: (B, 3, H, W) to (B, widths[-1]).
+
+    Args:
+        backbone: (B, 3, H, W) to (B, D).
+        widths: of the head's layers, at least one. Linear, BatchNorm and ReLU up to the last, which is a plain Linear:
+            (512, 128) after a ResNet-50 is Linear(2048, 512) + BN + ReLU + Linear(512, 128), the descriptor of
+            Gildenblat & Klaiman (arXiv 1905.08139) as read here.
+    """
+
+    def __init__(self, backbone: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.widths = tuple(int(width) for width in widths)
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"a head needs widths >= 1, got {self.widths}")
+        layers: list[nn.Module] = []
+        before = embedding_dim(backbone)
+        for width in self.widths[:-1]:
+            layers += [nn.Linear(before, width), nn.BatchNorm1d(width), nn.ReLU()]
+            before = width
+        self.head = nn.Sequential(*layers, nn.Linear(before, self.widths[-1]))
+        self.num_features = self.widths[-1]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.head(self.backbone(pixels))
+
+
+def with_head(network: nn.Module, widths: Sequence[int]) -> nn.Module:
+    """The network with a head of these widths after it; the network itself where there are none.
+
+    The head's weights are drawn from torch's global generator: call it within `seeded_torch`.
+
+    Args:
+        network: of `build_network`; it is used, not copied.
+        widths: of the head's layers, see `HeadedEncoder`.
+    """
+    return HeadedEncoder(network, widths) if widths else network
+
+
+def backbone_of(network: nn.Module) -> nn.Module:
+    """The timm network without its head."""
+    return network.backbone if isinstance(network, HeadedEncoder) else network
+
+
+def head_of(network: nn.Module) -> tuple[int, ...]:
+    """The widths of the network's head, for the card; empty if there is none."""
+    return network.widths if isinstance(network, HeadedEncoder) else ()
+
+
+def known_name(architecture: str, also: Iterable[str] = ()) -> None:
+    """Refuse a name that timm does not have, with the nearest ones it has and those of `also`."""
     name, _, tag = architecture.partition(".")
     if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
+        nearest = difflib.get_close_matches(name, [*also, *timm.list_models()], n=4, cutoff=0.5)
         hint = f"Nearest names: {', '.join(nearest)}" if nearest else "See timm.list_models()"
         raise EncoderError(f"timm {timm.__version__} has no network of this name", architecture, f"{hint}.")
     tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{name}.*")]
@@ -107,7 +157,7 @@ def _published_weights(architecture: str, arguments: Mapping[str, Any]) -> dict[
 
 
 def embedding_dim(network: nn.Module) -> int:
-    """Length of the vector the network gives without its classifier."""
+    """Length of the vector the network gives without its classifier; of a headed one, its head's last width."""
     known = getattr(network, "head_hidden_size", None) or getattr(network, "num_features", None)
     if not isinstance(known, int):
         raise EncoderError("it does not say how long its vectors are", type(network).__name__, "Use a timm network.")
@@ -116,6 +166,7 @@ def embedding_dim(network: nn.Module) -> int:
 
 def pooling_of(network: nn.Module) -> str:
     """The name of the network's pooling rule: `pooled` for convolutional nets, `cls`, `mean`, ... for token nets."""
+    network = backbone_of(network)
     if not hasattr(network, "num_prefix_tokens"):
         return "pooled"
     rule = getattr(network, "global_pool", "")
@@ -124,4 +175,4 @@ def pooling_of(network: nn.Module) -> str:
 
 def default_config(network: nn.Module) -> Mapping[str, Any]:
     """The preparation timm states for the network: input_size, mean, std, fixed_input_size, ..."""
-    return getattr(network, "pretrained_cfg", {})
+    return getattr(backbone_of(network), "pretrained_cfg", {})

@@ -4,14 +4,27 @@ Takes arrays and gives results that carry their protocol; nothing here reads or 
 knows a network.
 """
 
+from histokin.evaluate.comparison import Figure
 from histokin.evaluate.controls import Control, shuffled_labels_control
 from histokin.evaluate.floors import FLOORS, floor_distance
 from histokin.evaluate.intervals import Difference, Interval
 from histokin.evaluate.items import Items, LeaveOut
 from histokin.evaluate.label_free import LabelFree, label_free
+from histokin.evaluate.probes import (
+    LinearProbe,
+    NeighbourProbe,
+    Probed,
+    RidgeProbe,
+    Split,
+    compare_probes,
+    knn_probe,
+    linear_probe,
+    ridge_probe,
+)
 from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides
 from histokin.evaluate.results import ClassResult, Evaluation, Result
 from histokin.evaluate.retrieval import Retrieved
+from histokin.evaluate.spatial import PairLimits, Spatial, compare_spatial, pair_limits
 from histokin.evaluate.votes import VoteRule
 
 __all__ = [
@@ -20,16 +33,30 @@ __all__ = [
     "Control",
     "Difference",
     "Evaluation",
+    "Figure",
     "Interval",
     "Items",
     "LabelFree",
     "LeaveOut",
+    "LinearProbe",
+    "NeighbourProbe",
+    "PairLimits",
+    "Probed",
     "Result",
     "Retrieved",
+    "RidgeProbe",
+    "Spatial",
+    "Split",
     "VoteRule",
+    "compare_probes",
+    "compare_spatial",
     "evaluate_retrieval",
     "evaluate_slides",
     "floor_distance",
+    "knn_probe",
     "label_free",
+    "linear_probe",
+    "pair_limits",
+    "ridge_probe",
     "shuffled_labels_control",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
@@ -50,22 +51,35 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a monitor saw after a step: spread is feature_std * sqrt(D)."""
+    """What a monitor saw after a step.
+
+    spread is feature_std * sqrt(D). nearest is the share of labelled tiles whose nearest neighbour of another group (as
+    a rule, patient) has their label; None without labels.
+    """
 
     step: int
     rank: float
     spread: float
     alignment: float
     uniformity: float
+    nearest: float | None = None
 
 
-def look_at(step: int, embeddings: Tensor, first: Tensor, second: Tensor) -> Look:
+def look_at(
+    step: int,
+    embeddings: Tensor,
+    first: Tensor,
+    second: Tensor,
+    *,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Look:
     """Measure embeddings.
 
     Args:
         step: how many steps were done.
         embeddings: (N, D) of undisturbed tiles.
         first, second: (M, D) of two views of the same tiles.
+        labels: (N,) codes, -1 where unlabelled, and (N,) groups that do not answer for each other.
     """
     return Look(
         step=step,
@@ -73,7 +87,25 @@ def look_at(step: int, embeddings: Tensor, first: Tensor, second: Tensor) -> Loo
         spread=float(feature_std(embeddings)) * embeddings.shape[1] ** 0.5,
         alignment=float(alignment(first, second)),
         uniformity=float(uniformity(embeddings)),
+        nearest=None if labels is None else nearest_label(embeddings, *labels),
     )
+
+
+def nearest_label(x: Tensor, codes: np.ndarray, groups: np.ndarray) -> float | None:
+    """Share of labelled rows whose nearest row (cosine) of another group has their label; None if none can ask.
+
+    Args:
+        x: (N, D).
+        codes: (N,) labels, -1 where unlabelled: such rows neither ask nor answer.
+        groups: (N,) whose rows do not answer for each other.
+    """
+    known = np.flatnonzero(codes >= 0)
+    if len(set(groups[known].tolist())) < 2:
+        return None
+    unit = F.normalize(x[torch.from_numpy(known)].double(), dim=1)
+    group, code = torch.from_numpy(groups[known]), torch.from_numpy(codes[known])
+    similar = (unit @ unit.T).masked_fill(group[:, None] == group, -torch.inf)
+    return float((code[similar.argmax(1)] == code).double().mean())
 
 
 def find_alarms(

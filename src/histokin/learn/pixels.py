@@ -1,9 +1,43 @@
-"""Where training pixels come from: the protocol, and tiles held in memory."""
+"""Where training pixels come from: the protocol, tiles held in memory, several sources joined, a part of one."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+
+from histokin.artefacts import digest_of
+from histokin.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where tiles lie on their slides.
+
+    Attributes:
+        centres_um: (n, 2) float64 x, y of each tile's centre in um.
+        pitch_um: step between neighbouring tiles.
+    """
+
+    centres_um: np.ndarray
+    pitch_um: float
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What tiles show, for monitors and for supervised training.
+
+    Attributes:
+        codes: (n,) int64 into `classes`, -1 where unlabelled.
+        classes: their names.
+        groups: (n,) int64 of what must not answer for each other, as a rule the patient.
+    """
+
+    codes: np.ndarray
+    classes: tuple[str, ...]
+    groups: np.ndarray
 
 
 class PixelSource(Protocol):
@@ -18,8 +52,13 @@ class PixelSource(Protocol):
         ...
 
     @property
+    def field_px(self) -> int:
+        """Side of what `read` gives: of the tile, or of a wider region of the slide with the tile in its middle."""
+        ...
+
+    @property
     def mpp(self) -> float:
-        """Micrometres a pixel."""
+        """Micrometres a pixel; of most tiles, where sources of several are joined."""
         ...
 
     @property
@@ -28,42 +67,169 @@ class PixelSource(Protocol):
         ...
 
     @property
-    def digest(self) -> str:
-        """Changes whenever any pixel or the order of the tiles does."""
+    def cohorts(self) -> np.ndarray:
+        """(n,) int: the number of each tile's cohort."""
         ...
 
-    def __len__(self) -> int: ...
+    @property
+    def places(self) -> Places | None:
+        """Where the tiles lie; None for tiles that do not know."""
+        ...
+
+    @property
+    def labels(self) -> Labels | None:
+        """What the tiles show; None where nobody asked."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Identity of all pixels and their order: a run resumed on another digest is refused."""
+        ...
+
+    def __len__(self) -> int:
+        """How many tiles there are."""
+        ...
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) int64 rows to (B, px, px, 3) uint8 RGB."""
+        """(B,) int64 rows to (B, field_px, field_px, 3) uint8 RGB."""
         ...
 
 
 class ArrayPixels:
-    """Tiles held in memory, for notebooks and tests.
+    """Tiles in memory.
 
     Args:
         tiles: (n, px, px, 3) uint8 RGB.
         mpp: micrometres a pixel.
-        slides: (n,) int, the slide of each tile; all of one slide if left out.
+        slides: (n,) int number of each tile's slide; without it each tile counts as a slide of its own.
+        places, labels: what is known of them.
+        px: side of the tile where `tiles` are wider regions around it.
     """
 
-    def __init__(self, tiles: np.ndarray, mpp: float, slides: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        tiles: np.ndarray,
+        mpp: float,
+        slides: np.ndarray | None = None,
+        *,
+        places: Places | None = None,
+        labels: Labels | None = None,
+        px: int | None = None,
+    ) -> None:
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != tiles.shape[2] or tiles.shape[3] != 3:
             raise ValueError(f"need (n, px, px, 3) uint8 tiles, got {tiles.shape} {tiles.dtype}")
-        if slides is not None and slides.shape != (len(tiles),):
-            raise ValueError(f"need a slide for each of {len(tiles)} tiles, got {slides.shape}")
-        self.tiles = np.ascontiguousarray(tiles)
-        self.px, self.mpp = int(tiles.shape[1]), float(mpp)
-        self.slides = np.zeros(len(tiles), np.int64) if slides is None else slides.astype(np.int64)
-        digest = hashlib.sha256(f"{tiles.shape}\x1f{self.mpp!r}\x1f".encode())
-        digest.update(self.tiles.data)
+        self.tiles, self.mpp = tiles, mpp
+        self.slides = np.arange(len(tiles)) if slides is None else np.asarray(slides)
+        if len(self.slides) != len(tiles):
+            raise ValueError(f"need a slide number for each tile, got {len(self.slides)} for {len(tiles)}")
+        self.cohorts = np.zeros(len(tiles), np.int64)
+        self.places, self.labels = places, labels
+        self.field_px = int(tiles.shape[1])
+        self.px = self.field_px if px is None else px
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256(f"{self.tiles.shape} {self.px} {self.mpp}".encode())
+        digest.update(np.ascontiguousarray(self.tiles).data)
         digest.update(np.ascontiguousarray(self.slides).data)
-        self.digest = digest.hexdigest()
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.tiles)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """(B,) int64 rows to (B, px, px, 3) uint8 RGB."""
+        """(B,) int64 rows to (B, field_px, field_px, 3) uint8 RGB."""
         return self.tiles[rows]
+
+
+class JoinedPixels:
+    """Several sources as one: cohorts of other organs, stains or magnification in one run.
+
+    Tiles must have one size in pixels; where their mpp differs the encoder sees several magnifications, and `mpp` is
+    that of most tiles.
+
+    Raises:
+        TrainingError: tiles of different size.
+    """
+
+    def __init__(self, sources: Sequence[PixelSource]) -> None:
+        sizes = sorted({(source.px, source.field_px) for source in sources})
+        if len(sizes) != 1:
+            raise TrainingError(
+                f"cohorts with tiles of {' and '.join(str(px) for px, _ in sizes)} px cannot be trained on together",
+                "pretrain",
+                "Cut the tiles of all of them with one --tile-px; their mpp may differ.",
+            )
+        self._sources = tuple(sources)
+        (self.px, self.field_px) = sizes[0]
+        n_tiles: dict[float, int] = {}
+        for source in sources:
+            n_tiles[source.mpp] = n_tiles.get(source.mpp, 0) + len(source)
+        self.mpp = max(n_tiles, key=lambda mpp: (n_tiles[mpp], mpp))
+        self.mpps = tuple(sorted(n_tiles))
+        self._first = np.cumsum([0, *(len(source) for source in sources)])
+        self.slides = _numbered([source.slides for source in sources])
+        self.cohorts = _numbered([source.cohorts for source in sources])
+        self.places = _joined_places(sources)
+        self.labels = _joined_labels(sources)
+        self.digest = digest_of([source.digest for source in sources])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """(B,) int64 rows to (B, field_px, field_px, 3) uint8 RGB."""
+        out = np.empty((len(rows), self.field_px, self.field_px, 3), np.uint8)
+        owner = np.searchsorted(self._first, rows, side="right") - 1
+        for number in np.unique(owner):
+            mine = np.flatnonzero(owner == number)
+            out[mine] = self._sources[number].read(rows[mine] - self._first[number])
+        return out
+
+
+class SomePixels:
+    """Some rows of a source, in the order given: training without the groups that will be tested."""
+
+    def __init__(self, source: PixelSource, rows: np.ndarray) -> None:
+        self._source, self._rows = source, np.asarray(rows, np.int64)
+        self.px, self.field_px, self.mpp = source.px, source.field_px, source.mpp
+        self.slides, self.cohorts = source.slides[rows], source.cohorts[rows]
+        places, labels = source.places, source.labels
+        self.places = None if places is None else Places(places.centres_um[rows], places.pitch_um)
+        self.labels = None if labels is None else Labels(labels.codes[rows], labels.classes, labels.groups[rows])
+        self.digest = digest_of([source.digest, hashlib.sha256(self._rows.tobytes()).hexdigest()])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """(B,) int64 rows to (B, field_px, field_px, 3) uint8 RGB."""
+        return self._source.read(self._rows[rows])
+
+
+def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Numbers of several sources, made distinct by an offset each."""
+    offsets = np.cumsum([0, *(int(column.max(initial=-1)) + 1 for column in columns)])
+    return np.concatenate([column.astype(np.int64) + offset for column, offset in zip(columns, offsets, strict=False)])
+
+
+def _joined_places(sources: Sequence[PixelSource]) -> Places | None:
+    places = [source.places for source in sources]
+    known = [place for place in places if place is not None]
+    if len(known) < len(places):
+        return None
+    return Places(np.concatenate([place.centres_um for place in known]), max(place.pitch_um for place in known))
+
+
+def _joined_labels(sources: Sequence[PixelSource]) -> Labels | None:
+    """Labels by name: a class of two cohorts is one; groups of different cohorts stay apart."""
+    if all(source.labels is None for source in sources):
+        return None
+    nothing = [Labels(np.full(len(s), -1), (), np.zeros(len(s), np.int64)) for s in sources]
+    each = [source.labels or empty for source, empty in zip(sources, nothing, strict=True)]
+    classes = tuple(sorted({name for labels in each for name in labels.classes}))
+    codes = []
+    for labels in each:
+        new = np.array([classes.index(name) for name in labels.classes] + [-1])
+        codes.append(new[labels.codes])  # -1 looks up the last: unlabelled stays unlabelled
+    return Labels(np.concatenate(codes), classes, _numbered([labels.groups for labels in each]))

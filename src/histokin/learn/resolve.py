@@ -10,18 +10,20 @@ from histokin.artefacts import digest_file
 from histokin.encoders.folder import CARD, WEIGHTS, read_card
 from histokin.encoders.networks import SMALL_ARCHITECTURE, SMALL_ARGS, known_name
 from histokin.errors import RecipeError
+from histokin.learn.methods import METHODS
 from histokin.learn.precision import choose_precision
 from histokin.learn.recipe import AUTO, TISSUE_MEAN, TISSUE_STD, Recipe, with_steps
 
 RANDOM_INIT = "random"
 
 
-def resolve_recipe(recipe: Recipe, px: int, device: torch.device | str) -> Recipe:
+def resolve_recipe(recipe: Recipe, px: int, n_tiles: int, device: torch.device | str) -> Recipe:
     """The recipe with every `auto` filled but `run.steps`, if only a budget is given.
 
     Args:
         recipe: as asked for.
         px: side of the tiles.
+        n_tiles: how many there are: queues, banks and batches cannot be larger.
         device: where it will run: sizes and backbone differ between CPU and CUDA.
 
     Raises:
@@ -37,16 +39,29 @@ def resolve_recipe(recipe: Recipe, px: int, device: torch.device | str) -> Recip
     if args == AUTO:
         is_small = backbone.name == AUTO and name == SMALL_ARCHITECTURE and not start
         args = start.get("model_args", dict(SMALL_ARGS) if is_small else {})
+    train_px = default_train_px(px, device) if views.train_px == AUTO else views.train_px
+    local_px = default_local_px(train_px, is_quadrant=views.local.quadrants)
+    optimiser = recipe.optimiser
     filled = dataclasses.replace(
         recipe,
+        loss=METHODS[recipe.method].resolve(recipe, n_tiles),
         precision=choose_precision(recipe.precision, device),
-        backbone=dataclasses.replace(backbone, name=name, args=args),
+        backbone=dataclasses.replace(
+            backbone, name=name, args=args, head=backbone.head or tuple(start.get("head", ()))
+        ),
         views=dataclasses.replace(
             views,
-            train_px=default_train_px(px, device) if views.train_px == AUTO else views.train_px,
+            train_px=train_px,
             embed_px=max(8, round(px / views.embed_zoom)) if views.embed_px == AUTO else views.embed_px,
             mean=start.get("mean", TISSUE_MEAN) if views.mean == AUTO else views.mean,
             std=start.get("std", TISSUE_STD) if views.std == AUTO else views.std,
+            local=dataclasses.replace(views.local, px=local_px if views.local.px == AUTO else views.local.px),
+        ),
+        optimiser=dataclasses.replace(
+            optimiser,
+            weight_decay_end=optimiser.weight_decay
+            if optimiser.weight_decay_end == AUTO
+            else optimiser.weight_decay_end,
         ),
     )
     return filled if filled.run.steps == AUTO else with_steps(filled, filled.run.steps)
@@ -61,6 +76,11 @@ def default_train_px(px: int, device: torch.device | str) -> int:
     return min(px, max(48, min(largest, round(0.6 * px / 16) * 16)))
 
 
+def default_local_px(train_px: int, *, is_quadrant: bool) -> int:
+    """Side of a small view: 96 to a whole view's 224 (the papers'), half of it for a quadrant; a multiple of 8."""
+    return max(8, round((0.5 if is_quadrant else 96 / 224) * train_px / 8) * 8)
+
+
 def starting_point(init: str) -> dict[str, Any]:
     """What initial weights say about architecture and normalisation: `architecture`, `model_args`, `mean`, `std`."""
     if init == RANDOM_INIT:
@@ -73,6 +93,7 @@ def starting_point(init: str) -> dict[str, Any]:
             "model_args": dict(card.model_args),
             "mean": card.mean,
             "std": card.std,
+            "head": card.head,
         }
     if path.is_file():
         return {}  # a weights file knows neither

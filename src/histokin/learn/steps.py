@@ -11,18 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from histokin.encoders.folder import WEIGHTS
-from histokin.encoders.networks import build_network, embedding_dim, seeded_torch
+from histokin.encoders.networks import build_network, embedding_dim, seeded_torch, with_head
 from histokin.encoders.weights import fit_weights
 from histokin.errors import TrainingError
 from histokin.learn.checkpoint import TrainState
+from histokin.learn.distributed import World, any_rank, average_gradients, broadcast_state, synchronise_batch_norm
 from histokin.learn.methods import METHODS, Batch
 from histokin.learn.monitors import Look, look_at
+from histokin.learn.optimisers import build_optimiser, clip_gradients, scaled_lr, set_rates
 from histokin.learn.pixels import PixelSource
 from histokin.learn.precision import Precision, computing_in
-from histokin.learn.recipe import BackboneSpec, OptimiserSpec, Recipe, settled
+from histokin.learn.recipe import BackboneSpec, Recipe, settled
 from histokin.learn.resolve import RANDOM_INIT
-from histokin.learn.schedule import learning_rate
-from histokin.learn.views import central_plan, make_views, plan_views
+from histokin.learn.sampling import Draw
+from histokin.learn.schedule import cosine, learning_rate
+from histokin.learn.stains import StainTemplates
+from histokin.learn.views import central_plan, local_spec, make_views, plan_views
 from histokin.streams import seed64
 
 LOOK_BATCH = 64
@@ -37,6 +41,42 @@ class LossNotFinite(TrainingError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """What stays the same from step to step.
+
+    Attributes:
+        recipe: resolved, its length fixed.
+        device: where the state is.
+        px: side of a tile.
+        templates: stainings that views are drawn from, if the recipe asks for them.
+    """
+
+    recipe: Recipe
+    device: torch.device
+    px: int
+    templates: StainTemplates | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """What this process has of one step's draw, and of how many samples the whole draw is."""
+
+    draw: Draw
+    batch: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Tiles to be read: the samples', then those of their partners."""
+        return self.draw.rows if self.draw.partners is None else np.concatenate([self.draw.rows, self.draw.partners])
+
+    @property
+    def places(self) -> np.ndarray:
+        """Each read tile's number among all of the step: what its views are drawn by, whichever process does it."""
+        own = np.arange(self.draw.first, self.draw.first + len(self.draw))
+        return own if self.draw.partners is None else np.concatenate([own, own + self.batch])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class StepResult:
     """What one step gave: its rate, its loss and the method's other terms."""
 
@@ -45,12 +85,19 @@ class StepResult:
     terms: dict[str, float]
 
 
-def new_state(recipe: Recipe, device: torch.device) -> TrainState:
+def new_state(setting: Setting, source: PixelSource) -> TrainState:
     """Networks and optimiser as they are before the first step; the same for the same recipe."""
+    recipe = setting.recipe
     encoder = starting_network(recipe.backbone, recipe.seed)
     with seeded_torch(seed64(recipe.seed, "method")):
-        method = METHODS[recipe.method](encoder, embedding_dim(encoder), recipe)
-    method = method.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks the pair
+        method = METHODS[recipe.method](encoder, embedding_dim(encoder), recipe, source)
+    method.parts = recipe.run.parts
+    method = method.to(setting.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks the pair
+    if World.current().size > 1:
+        synchronise_batch_norm(method)
+        broadcast_state(method)
+    if recipe.run.compile:
+        method.encoder.compile()
     return TrainState(method.train(), build_optimiser(method, recipe.optimiser))
 
 
@@ -63,60 +110,84 @@ def starting_network(backbone: BackboneSpec, seed: int) -> nn.Module:
     if backbone.init != RANDOM_INIT and weights is None:
         published = build_network(backbone.init, args, seed=0, pretrained=True)
         network.load_state_dict(fit_weights(published.state_dict(), network.state_dict(), where=backbone.init).state)
-    return network
+    with seeded_torch(seed64(seed, "head")):
+        return with_head(network, backbone.head)
 
 
-def build_optimiser(module: nn.Module, spec: OptimiserSpec) -> torch.optim.Optimizer:
-    """AdamW over all that learns; weight decay on matrices and kernels only."""
-    learning = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": spec.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), fused=True)
-
-
-def train_step(
-    state: TrainState, rows: np.ndarray, tiles: np.ndarray, recipe: Recipe, device: torch.device
-) -> StepResult:
+def train_step(state: TrainState, share: Share, tiles: np.ndarray, setting: Setting) -> StepResult:
     """Views, loss, gradient, update; `state.step` is one more afterwards.
 
     Args:
         state: changed in place.
-        rows: (B,) int64, which tiles these are.
-        tiles: (B, px, px, 3) uint8.
-        recipe: resolved, its length fixed.
-        device: where the state is.
+        share: this process's samples.
+        tiles: (len(share.rows), field, field, 3) uint8.
+        setting: of the run.
 
     Raises:
         LossNotFinite: the state is left as it was before the step.
     """
+    recipe, device, method = setting.recipe, setting.device, state.method
     step, steps = state.step, settled(recipe.run.steps, "run.steps")
-    lr = learning_rate(step, steps, peak=recipe.optimiser.lr, warmup=recipe.optimiser.warmup)
-    for group in state.optimiser.param_groups:
-        group["lr"] = lr
-    n_views = state.method.n_views
-    plan = plan_views(
-        recipe.views, tiles.shape[1], seed=recipe.seed, step=step, samples=np.arange(len(rows)), n_views=n_views
+    spec = recipe.optimiser
+    lr = learning_rate(step, steps, peak=scaled_lr(spec, share.batch), warmup=spec.warmup, end=spec.end)
+    decay = cosine(
+        step, steps, start=spec.weight_decay, end=settled(spec.weight_decay_end, "optimiser.weight_decay_end")
     )
-    views = make_views(torch.from_numpy(tiles).to(device), plan, recipe.views)
-    batch = Batch(views, torch.from_numpy(rows), n_views)
+    set_rates(state.optimiser, lr=lr, weight_decay=decay)
+    batch = make_batch(share, tiles, setting, n_views=method.n_views, step=step)
+    world = World.current()
     # Dropout knows only the global generator: seeded by step, so that a resumed run drops the same.
-    with seeded_torch(seed64(recipe.seed, "dropout", step), device):
+    with seeded_torch(seed64(recipe.seed, "dropout", step, world.rank), device):
         with computing_in(_precision(recipe), device):
-            terms = state.method.loss(batch)
+            terms = method.loss(batch)
         values = {name: value.detach().item() for name, value in terms.items()}
-        if not math.isfinite(values["loss"]):
+        if any_rank(not math.isfinite(values["loss"])):
+            state.optimiser.zero_grad(set_to_none=True)
             raise LossNotFinite(
                 f"the loss became {values['loss']} at step {step} with learning rate {lr:.3g}",
                 f"step {step}",
                 "Lower optimiser.lr or set precision: fp32.",
             )
         terms["loss"].backward()
+    average_gradients(method.parameters())
+    if spec.clip:
+        values["gradient"] = clip_gradients(method.parameters(), spec.clip)
     state.optimiser.step()
     state.optimiser.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        method.after_step(batch)
     state.step += 1
     return StepResult(lr, values.pop("loss"), values)
+
+
+def make_batch(share: Share, tiles: np.ndarray, setting: Setting, *, n_views: int, step: int) -> Batch:
+    """Turn read tiles into the views of a step."""
+    recipe, device = setting.recipe, setting.device
+    on_device = torch.from_numpy(tiles).to(device)
+    drawn = {"seed": recipe.seed, "step": step, "samples": share.places, "templates": setting.templates}
+    plan = plan_views(recipe.views, setting.px, **drawn, n_views=n_views)
+    views, local = make_views(on_device, plan, recipe.views), None
+    if recipe.views.local.count:
+        spec = local_spec(recipe.views)
+        plan = plan_views(
+            spec,
+            setting.px,
+            **drawn,
+            n_views=recipe.views.local.count,
+            purpose="local views",
+            quadrants=recipe.views.local.quadrants,
+        )
+        local = make_views(on_device, plan, spec)
+    near = share.draw.near
+    return Batch(
+        views=views,
+        local=local,
+        rows=torch.from_numpy(share.draw.rows).to(device),
+        near=None if near is None else torch.from_numpy(near).to(device),
+        step=step,
+        steps=settled(recipe.run.steps, "run.steps"),
+        step_samples=share.batch,
+    )
 
 
 def _precision(recipe: Recipe) -> Precision:
@@ -124,28 +195,40 @@ def _precision(recipe: Recipe) -> Precision:
 
 
 @torch.no_grad()
-def take_look(state: TrainState, source: PixelSource, probe: np.ndarray, recipe: Recipe, device: torch.device) -> Look:
+def take_look(state: TrainState, source: PixelSource, probe: np.ndarray, setting: Setting) -> Look:
     """Measure the encoder on fixed tiles: their undisturbed middles, and two fixed views of some of them.
 
     Args:
         state: left as it was.
         source: of the tiles, read a small batch at a time.
         probe: (N,) int64 rows of it, the same at every look.
-        recipe, device: of the run.
+        setting: of the run.
     """
-    px, spec = source.px, recipe.views
-    encoder = state.method.encoder
+    recipe, device, px = setting.recipe, setting.device, setting.px
+    spec = recipe.views
+    encoder = state.method.exported()
     encoder.eval()
     embeddings = []
     for start in range(0, len(probe), LOOK_BATCH):
         tiles = torch.from_numpy(source.read(probe[start : start + LOOK_BATCH])).to(device)
-        embeddings.append(_embed(encoder, make_views(tiles, central_plan(len(tiles), spec, px), spec), recipe))
+        plan = central_plan(len(tiles), spec, tiles.shape[1])
+        embeddings.append(_embed(encoder, make_views(tiles, plan, spec), recipe))
     some = torch.from_numpy(source.read(probe[:: max(1, len(probe) // ALIGNMENT_TILES)][:ALIGNMENT_TILES])).to(device)
-    plan = plan_views(spec, px, seed=recipe.seed, step=0, samples=np.arange(len(some)), purpose="probe views")
+    plan = plan_views(
+        spec,
+        px,
+        seed=recipe.seed,
+        step=0,
+        samples=np.arange(len(some)),
+        purpose="probe views",
+        templates=setting.templates,
+    )
     views = make_views(some, plan, spec)
     first, second = (_embed(encoder, part, recipe) for part in views.chunk(2))
     state.method.train()
-    return look_at(state.step, torch.cat(embeddings), first, second)
+    labels = source.labels
+    known = None if labels is None else (labels.codes[probe], labels.groups[probe])
+    return look_at(state.step, torch.cat(embeddings), first, second, labels=known)
 
 
 def _embed(encoder: nn.Module, views: Tensor, recipe: Recipe) -> Tensor:
@@ -153,28 +236,27 @@ def _embed(encoder: nn.Module, views: Tensor, recipe: Recipe) -> Tensor:
         return encoder(views).float().cpu()
 
 
-def read_ahead(
-    source: PixelSource, batches: Iterable[np.ndarray]
-) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Each batch's rows and tiles; the next batch is read in one background thread meanwhile.
+def read_ahead(source: PixelSource, shares: Iterable[Share]) -> Generator[tuple[Share, np.ndarray], None, None]:
+    """Each step's share and tiles; the next step's tiles are read in one background thread meanwhile.
 
-    Results do not depend on the thread: rows are given in their order. Close the iterator to end the thread.
+    Results do not depend on the thread: shares are given in their order. Close the iterator to end the thread.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pixels") as pool:
-        waiting: tuple[np.ndarray, Future[np.ndarray]] | None = None
-        for rows in batches:
-            following = rows, pool.submit(source.read, rows)
+        waiting: tuple[Share, Future[np.ndarray]] | None = None
+        for share in shares:
+            following = share, pool.submit(source.read, share.rows)
             if waiting is not None:
-                yield waiting[0], _checked(waiting[1].result(), waiting[0], source)
+                yield waiting[0], _checked(waiting[1].result(), waiting[0].rows, source)
             waiting = following
         if waiting is not None:
-            yield waiting[0], _checked(waiting[1].result(), waiting[0], source)
+            yield waiting[0], _checked(waiting[1].result(), waiting[0].rows, source)
 
 
 def _checked(tiles: np.ndarray, rows: np.ndarray, source: PixelSource) -> np.ndarray:
-    if tiles.shape != (len(rows), source.px, source.px, 3) or tiles.dtype != np.uint8:
+    side = source.field_px
+    if tiles.shape != (len(rows), side, side, 3) or tiles.dtype != np.uint8:
         raise ValueError(
-            f"the pixel source gave {tiles.shape} {tiles.dtype} for {len(rows)} tiles of {source.px} px; "
-            "it must give (B, px, px, 3) uint8"
+            f"the pixel source gave {tiles.shape} {tiles.dtype} for {len(rows)} tiles of {side} px; "
+            "it must give (B, field_px, field_px, 3) uint8"
         )
     return tiles

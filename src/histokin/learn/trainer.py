@@ -15,7 +15,7 @@ others use too, waiting threads that spin take the time of those that work: at l
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +30,29 @@ from histokin.encoders.encoder import choose_device
 from histokin.encoders.folder import save_encoder
 from histokin.encoders.networks import embedding_dim, pooling_of
 from histokin.errors import RecipeError
+from histokin.learn.capture import captured
 from histokin.learn.checkpoint import RunInputs, TrainState, refuse_if_different, resume, save_checkpoint
+from histokin.learn.distributed import World, any_rank, broadcast_object, wait_for_all
 from histokin.learn.duration import parse_duration
 from histokin.learn.methods import METHODS
 from histokin.learn.monitors import Look, find_alarms
-from histokin.learn.pixels import PixelSource
+from histokin.learn.pixels import PixelSource, SomePixels
 from histokin.learn.reading import read_recipe, recipe_from, recipe_text
 from histokin.learn.recipe import AUTO, Recipe, differences, fill_autos, settled, with_steps
 from histokin.learn.resolve import init_digest, resolve_recipe
-from histokin.learn.sampling import batch_rows, effective_batch, probe_rows
-from histokin.learn.steps import LOOK_BATCH, LossNotFinite, StepResult, new_state, read_ahead, take_look, train_step
+from histokin.learn.sampling import Sampler, probe_rows
+from histokin.learn.stains import NormalisedPixels, StainTemplates, fit_stains, fit_templates
+from histokin.learn.steps import (
+    LOOK_BATCH,
+    LossNotFinite,
+    Setting,
+    Share,
+    StepResult,
+    new_state,
+    read_ahead,
+    take_look,
+    train_step,
+)
 from histokin.progress import Reporter, silent
 
 RECIPE, METRICS, RESULT, ENCODER = "recipe.yaml", "metrics.jsonl", "result.json", "encoder"
@@ -100,41 +113,64 @@ def pretrain(
         TrainingError: the folder holds another run, tiles the method cannot use, a loss that is not finite.
     """
     started = time.monotonic()
-    target = choose_device(device)
-    _check_method(recipe, source)
+    target, world = choose_device(device), World.current()
+    METHODS[recipe.method].check(source, recipe)
     inputs = _settle(source, recipe, folder, target)
     finished = _finished(folder, inputs)
     if finished is not None:
         return finished
-    sweep(folder)
+    tiles, templates = prepared(source, inputs.recipe)
+    draws = METHODS[recipe.method].sampler(tiles, inputs.recipe)
+    _check_shares(draws.batch, world)
     if inputs.recipe.run.steps == AUTO:
-        steps = _steps_in_budget(source, inputs.recipe, target, started)
+        steps = _steps_in_budget(tiles, draws, Setting(inputs.recipe, target, source.px, templates), started)
         inputs = dataclasses.replace(inputs, recipe=with_steps(inputs.recipe, steps))
-    write_text(folder / RECIPE, recipe_text(inputs.recipe))
-    state = new_state(inputs.recipe, target)
+    setting = Setting(inputs.recipe, target, source.px, templates)
+    state = new_state(setting, tiles)
+    if world.is_main:
+        sweep(folder)
+        write_text(folder / RECIPE, recipe_text(inputs.recipe))
+    wait_for_all()
     if (folder / CHECKPOINT).exists():
         resume(folder / CHECKPOINT, state, inputs, target)
-    _truncate_metrics(folder / METRICS, state.step)
-    tell = _Teller(report, on_event, _last_look(folder / METRICS))
-    _run(source, inputs, state, folder=folder, device=target, tell=tell)
-    return _finish(source, inputs, state, folder)
+    if world.is_main:
+        _truncate_metrics(folder / METRICS, state.step)
+    run = _Run(tiles, draws, setting, inputs, folder)
+    _train(run, state, _Teller(report if world.is_main else silent, on_event, _last_look(folder / METRICS)))
+    if world.is_main:
+        _finish(run, state)
+    wait_for_all()
+    return dataclasses.replace(_required(_finished(folder, inputs)), is_new=True)
 
 
-def _check_method(recipe: Recipe, source: PixelSource) -> None:
-    if recipe.method not in METHODS:
+def prepared(source: PixelSource, recipe: Recipe) -> tuple[PixelSource, StainTemplates | None]:
+    """The pixels as the recipe wants them, and the stainings that views are drawn from, if it wants that."""
+    usable = METHODS[recipe.method].usable(source)
+    tiles = source if usable is None else SomePixels(source, usable)
+    views = recipe.views
+    if views.normalise == "none" and views.stain == "hed":
+        return tiles, None
+    stains = fit_stains(tiles)
+    templates = fit_templates(stains) if views.stain == "lab" else None
+    return (NormalisedPixels(tiles, stains) if views.normalise == "lab" else tiles), templates
+
+
+def _check_shares(batch: int, world: World) -> None:
+    if batch % world.size:
         raise RecipeError(
-            f"there is no method '{recipe.method}'", "recipe key method", f"Known: {', '.join(sorted(METHODS))}."
+            f"a batch of {batch} cannot be divided among {world.size} processes",
+            "recipe key run.batch",
+            f"Take a multiple of {world.size}; with few tiles a batch is made smaller than asked.",
         )
-    METHODS[recipe.method].check(source)
 
 
 def _settle(source: PixelSource, recipe: Recipe, folder: Path, device: torch.device) -> RunInputs:
     """The run's inputs; a run already begun in the folder must be the same one."""
     path = folder / RECIPE
     begun = read_recipe(path) if path.exists() else None
-    asked = fill_autos(recipe, begun) if begun else recipe
+    asked = fill_autos(recipe, begun) if begun and begun.method == recipe.method else recipe
     # Through plain values and back: tuples and lists of free arguments become alike.
-    resolved = recipe_from(plain(resolve_recipe(asked, source.px, device)), where=path)
+    resolved = recipe_from(plain(resolve_recipe(asked, source.px, len(source), device)), where=path)
     if begun:
         refuse_if_different(differences(resolved, begun), path)
     return RunInputs(resolved, source.digest, init_digest(resolved.backbone.init))
@@ -153,35 +189,45 @@ def _finished(folder: Path, inputs: RunInputs) -> TrainingResult | None:
     return TrainingResult(folder=folder, is_new=False, **sentences, **content)
 
 
+def _required(result: TrainingResult | None) -> TrainingResult:
+    if result is None:
+        raise RuntimeError("the run ended without its result: another process removed it")
+    return result
+
+
 def _input_digests(inputs: RunInputs) -> dict[str, str]:
     return {"recipe": digest_of(inputs.recipe), "pixels": inputs.pixels, "init": inputs.init}
 
 
-def _steps_in_budget(source: PixelSource, recipe: Recipe, device: torch.device, started: float) -> int:
+def shares_of(draws: Sampler, steps: Iterable[int], world: World) -> Iterator[Share]:
+    """This process's part of each step's draw."""
+    for step in steps:
+        yield Share(draws.draw(step).share(world.rank, world.size), draws.batch)
+
+
+def _steps_in_budget(source: PixelSource, draws: Sampler, setting: Setting, started: float) -> int:
     """How many steps the budget allows, by a few uncounted steps on a state that is thrown away."""
-    budget = parse_duration(recipe.run.budget)
-    trial = with_steps(recipe, 1000)
-    state = new_state(trial, device)
-    n = len(source)
+    budget = parse_duration(setting.recipe.run.budget)
+    trial = dataclasses.replace(setting, recipe=with_steps(setting.recipe, 1000))
+    state, world = new_state(trial, source), World.current()
     until = time.monotonic() + MEASURING_SHARE * budget
-    batches = (batch_rows(trial.seed, step, trial.run.batch, n) for step in range(MEASURING_STEPS + 1))
     taken: list[float] = []
-    with closing(read_ahead(source, batches)) as pixels:
+    with closing(read_ahead(source, shares_of(draws, range(MEASURING_STEPS + 1), world))) as pixels:
         before = time.monotonic()
-        for rows, tiles in pixels:
-            train_step(state, rows, tiles, trial, device)
+        for share, tiles in pixels:
+            train_step(state, share, tiles, trial)
             before, spent = time.monotonic(), time.monotonic() - before
             taken.append(spent)
-            if time.monotonic() > until and len(taken) >= 3:
+            if any_rank(time.monotonic() > until) and len(taken) >= 3:
                 break
-    probe = probe_rows(trial.seed, n, trial.run.monitor_tiles)
-    take_look(state, source, probe[:LOOK_BATCH], trial, device)  # warms up the kernels of another batch size
+    probe = probe_rows(trial.recipe.seed, len(source), trial.recipe.run.monitor_tiles)
+    take_look(state, source, probe[:LOOK_BATCH], trial)  # warms up the kernels of another batch size
     before = time.monotonic()
-    take_look(state, source, probe, trial, device)
+    take_look(state, source, probe, trial)
     a_look = time.monotonic() - before
     # The first steps also warm up kernels and caches, and a neighbour on the machine may hold one up.
     a_step = float(np.median(taken[len(taken) // 3 :]))
-    return steps_within(budget - (time.monotonic() - started), a_step, a_look)
+    return broadcast_object(steps_within(budget - (time.monotonic() - started), a_step, a_look))
 
 
 def steps_within(seconds: float, a_step: float, a_look: float) -> int:
@@ -204,34 +250,53 @@ def _truncate_metrics(path: Path, step: int) -> None:
         write_text(path, "".join(canonical_json(line) + "\n" for line in kept))
 
 
-def _run(
-    source: PixelSource, inputs: RunInputs, state: TrainState, *, folder: Path, device: torch.device, tell: "_Teller"
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a run works on and where it writes."""
+
+    source: PixelSource
+    draws: Sampler
+    setting: Setting
+    inputs: RunInputs
+    folder: Path
+
+
+def _train(run: _Run, state: TrainState, tell: "_Teller") -> None:
     """The loop, from the state's step to the recipe's last."""
-    recipe, n = inputs.recipe, len(source)
-    steps = settled(recipe.run.steps, "run.steps")
-    look_every = settled(recipe.run.monitor_every, "run.monitor_every")
-    save_every = settled(recipe.run.checkpoint_every, "run.checkpoint_every")
+    spec, folder, world = run.inputs.recipe.run, run.folder, World.current()
+    steps = settled(spec.steps, "run.steps")
+    look_every = settled(spec.monitor_every, "run.monitor_every")
+    save_every = settled(spec.checkpoint_every, "run.checkpoint_every")
     if state.step >= steps:
         return
-    probe = probe_rows(recipe.seed, n, recipe.run.monitor_tiles)
-    batches = (batch_rows(recipe.seed, step, recipe.run.batch, n) for step in range(state.step, steps))
-    n_views = effective_batch(recipe.run.batch, n) * state.method.n_views
+    probe = probe_rows(run.inputs.recipe.seed, len(run.source), spec.monitor_tiles)
+    shares = shares_of(run.draws, range(state.step, steps), world)
+    n_views = views_a_step(run.draws, state, run.inputs.recipe)
     # The reader is closed before the line is: an interrupted run leaves no thread behind.
-    with tell.over((steps - state.step) * n_views), closing(read_ahead(source, batches)) as pixels:
-        for rows, tiles in pixels:
+    with tell.over((steps - state.step) * n_views), closing(read_ahead(run.source, shares)) as pixels:
+        for share, tiles in pixels:
             try:
-                result = train_step(state, rows, tiles, recipe, device)
+                result = train_step(state, share, tiles, run.setting)
             except LossNotFinite as error:
-                raise _captured(error, state.step, rows, recipe, folder) from error
+                raise captured(
+                    error, state, share, tiles, inputs=run.inputs, setting=run.setting, folder=folder
+                ) from error
             is_last = state.step == steps
-            append_line(folder / METRICS, {"step": state.step, **plain(result)})
-            look = take_look(state, source, probe, recipe, device) if is_last or state.step % look_every == 0 else None
-            if look:
+            if world.is_main:
+                append_line(folder / METRICS, {"step": state.step, **plain(result)})
+            look = None
+            if world.is_main and (is_last or state.step % look_every == 0):
+                look = take_look(state, run.source, probe, run.setting)
                 append_line(folder / METRICS, {"step": state.step, "monitor": look})
-            if is_last or state.step % save_every == 0:
-                save_checkpoint(folder / CHECKPOINT, state, inputs)
+            if world.is_main and (is_last or state.step % save_every == 0):
+                save_checkpoint(folder / CHECKPOINT, state, run.inputs)
             tell.step(state.step, steps, n_views, result, look)
+
+
+def views_a_step(draws: Sampler, state: TrainState, recipe: Recipe) -> int:
+    """Whole and small views that all processes make for one step."""
+    tiles = 1 if draws.draw(0).partners is None else 2
+    return draws.batch * tiles * (state.method.n_views + recipe.views.local.count)
 
 
 class _Teller:
@@ -265,18 +330,6 @@ class _Teller:
         self.task.advance(n_views, f"step {step}/{steps}  loss {result.loss:.3f}{looked}")
 
 
-def _captured(error: LossNotFinite, step: int, rows: np.ndarray, recipe: Recipe, folder: Path) -> LossNotFinite:
-    """Write down what is needed to meet the failure again, and name the file in the error."""
-    path = folder / "failures" / f"step-{step:07d}.json"
-    write_json(path, {"step": step, "rows": rows, "recipe": recipe, "what": error.what})
-    return LossNotFinite(
-        error.what,
-        path,
-        f"{error.remedy} This file holds the step's rows and recipe; the same command goes on from the last checkpoint "
-        "and meets the step again.",
-    )
-
-
 def _last_look(metrics: Path) -> Look | None:
     looks = _looks(read_lines(metrics))
     return looks[-1] if looks else None
@@ -286,21 +339,23 @@ def _looks(lines: list[dict[str, Any]]) -> list[Look]:
     return [Look(**line["monitor"]) for line in lines if "monitor" in line]
 
 
-def _finish(source: PixelSource, inputs: RunInputs, state: TrainState, folder: Path) -> TrainingResult:
+def _finish(run: _Run, state: TrainState) -> None:
     """Write encoder and result, from the state and from metrics.jsonl alone."""
-    recipe, n = inputs.recipe, len(source)
+    recipe, folder, n = run.inputs.recipe, run.folder, len(run.source)
     lines = read_lines(folder / METRICS)
     losses = [line["loss"] for line in lines if "loss" in line]
     looks = _looks(lines)
     loss = float(np.mean(losses[-max(1, len(losses) // 10) :], dtype=np.float64))
-    digests = _input_digests(inputs)
-    card = save_encoder(folder / ENCODER, state.method.encoder, _card(source, recipe, state, digest_of(digests)))
-    batch = effective_batch(recipe.run.batch, n)
+    digests = _input_digests(run.inputs)
+    card = _card(run.source, recipe, state, digest_of(digests))
+    card = save_encoder(folder / ENCODER, state.method.exported(), card)
+    batch = run.draws.batch
+    reduced = () if batch == recipe.run.batch else (_reduced(batch, recipe.run.batch, n),)
     result = TrainingResult(
         folder=folder,
         fingerprint=fingerprint(card),
         steps=state.step,
-        views=state.step * batch * state.method.n_views,
+        views=state.step * views_a_step(run.draws, state, recipe),
         batch=batch,
         loss=loss,
         monitors={key: value for key, value in plain(looks[-1]).items() if key != "step"} if looks else {},
@@ -311,11 +366,10 @@ def _finish(source: PixelSource, inputs: RunInputs, state: TrainState, folder: P
             loss=loss,
             trivial=state.method.trivial_loss(batch),
         ),
-        notes=() if batch == recipe.run.batch else (_reduced(batch, recipe.run.batch, n),),
+        notes=(*reduced, *METHODS[recipe.method].notes(run.source, recipe)),
     )
     content = {key: value for key, value in plain(result).items() if key not in {"folder", "is_new"}}
     write_json(folder / RESULT, {**content, "inputs": digests})
-    return result
 
 
 def _reduced(batch: int, asked: int, n_tiles: int) -> str:
@@ -323,7 +377,7 @@ def _reduced(batch: int, asked: int, n_tiles: int) -> str:
 
 
 def _card(source: PixelSource, recipe: Recipe, state: TrainState, run: str) -> EncoderCard:
-    encoder = state.method.encoder
+    encoder = state.method.exported()
     return EncoderCard(
         name=f"{recipe.method}-{run[:8]}",
         architecture=recipe.backbone.name,
@@ -338,4 +392,6 @@ def _card(source: PixelSource, recipe: Recipe, state: TrainState, run: str) -> E
         pooling=pooling_of(encoder),
         method=recipe.method,
         run=run,
+        head=recipe.backbone.head,
+        normalise=recipe.views.normalise,
     )

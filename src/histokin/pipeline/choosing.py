@@ -1,4 +1,4 @@
-"""Which encoder a command means: a run of the workspace, a folder, or a timm network."""
+"""Which encoder a command means: a run of the workspace, a folder, a published encoder, or a timm network."""
 
 import json
 from pathlib import Path
@@ -30,16 +30,24 @@ def run_fingerprint(work: Workspace, name: str) -> str:
 
 
 def choose_encoder(
-    work: Workspace, tiling: Tiling, name: str | None = None, *, weights: Path | None = None, device: str = "auto"
+    work: Workspace,
+    tiling: Tiling,
+    name: str | None = None,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    any_field: bool = False,
 ) -> "Encoder":
     """Load the encoder that is meant.
 
     Args:
         work: the workspace.
         tiling: its tiles; the encoder must be for such tiles.
-        name: a run's name, an encoder folder, or a timm name; None takes the run `main`, or the only one.
-        weights: a weights file for a timm name.
+        name: a run's name, an encoder folder, a published encoder or a timm name; None takes the run `main`, or the
+            only one.
+        weights: a weights file for a published encoder or a timm name.
         device: torch's name of a device.
+        any_field: see `load_encoder`.
 
     Raises:
         EncoderError: none is meant, or it is for other tiles.
@@ -56,4 +64,11 @@ def choose_encoder(
             raise EncoderError(f"there are several runs: {', '.join(runs)}", work.root, "Choose one with --encoder.")
         name = DEFAULT_RUN if DEFAULT_RUN in runs else runs[0]
     target: Path | str = work.run(name) / "encoder" if name in runs else name
-    return load_encoder(target, tile_px=tiling.spec.tile_px, mpp=tiling.spec.mpp, device=device, weights=weights)
+    return load_encoder(
+        target,
+        tile_px=tiling.spec.tile_px,
+        mpp=tiling.spec.mpp,
+        device=device,
+        weights=weights,
+        any_field=any_field,
+    )

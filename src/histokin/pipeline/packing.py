@@ -1,20 +1,124 @@
-"""Fill the tile cache that training reads from."""
+"""Fill the tile cache that training reads from, and tell the trainer what is known of each tile."""
 
-from histokin.artefacts import Receipt
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histokin.artefacts import Receipt, digest_of
+from histokin.cohort import leave_out_units
 from histokin.errors import SlideError, TrainingError
+from histokin.learn.pixels import JoinedPixels, Labels, Places, SomePixels
+from histokin.pipeline.gathering import PURE
 from histokin.progress import Reporter, silent
-from histokin.tiles import PackedTiles, Tiling, open_tiles, pack_ledger, write_pack
+from histokin.streams import stream
+from histokin.tiles import PackedTiles, TileTable, Tiling, open_tiles, pack_ledger, tile_centres, write_pack
 from histokin.workspace import Workspace
 
+if TYPE_CHECKING:
+    from histokin.learn import PixelSource, Recipe
 
-def pack_cohort(work: Workspace, tiling: Tiling, report: Reporter = silent) -> PackedTiles:
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """What is kept out of training, so that it can be tested on.
+
+    Attributes:
+        unit: what is named.
+        names: of these units.
+    """
+
+    unit: Literal["slide", "patient", "site"]
+    names: frozenset[str]
+
+
+class CohortPixels:
+    """A workspace's packed tiles as the trainer wants them; see `learn.PixelSource`.
+
+    Attributes:
+        units: (n,) object, whose each tile is: the leave-out unit, as a rule the patient.
+        slide_names: (n,) object, the slide's id.
+        sites: (n,) object, where it was scanned.
+    """
+
+    def __init__(self, packed: PackedTiles, tiling: Tiling, label: str) -> None:
+        self._packed = packed
+        self.px, self.field_px, self.mpp, self.digest = packed.px, packed.field_px, packed.mpp, packed.digest
+        self.slides = packed.slides
+        self.cohorts = np.zeros(len(packed), np.int64)
+        by_name = {record.file_name: record for record in tiling.records}
+        units = leave_out_units(tiling.cohort)
+        centres, labels, owners, names, sites = [], [], [], [], []
+        for number, name in enumerate(packed.names):
+            record, rows = by_name[name], packed.table_rows[packed.slides == number]
+            table = tiling.table(record)
+            found = tile_centres(table, tiling.spec, record.mpp or 1.0)
+            centres.append(None if found is None else found[rows])
+            labels.append(_labels_of(table, rows, label, record.labels.get(label, "")))
+            owners += [units.of_tile(record.slide, patient) for patient in table.numpy("patient")[rows]]
+            names += [record.slide] * len(rows)
+            sites += [record.site] * len(rows)
+        self.units, self.slide_names, self.sites = (np.array(each, object) for each in (owners, names, sites))
+        known = [each for each in centres if each is not None]
+        self.places = Places(np.concatenate(known), _pitch(tiling)) if len(known) == len(centres) else None
+        self.labels = _coded(np.concatenate(labels), self.units) if label else None
+        if self.labels is not None:
+            codes = hashlib.sha256(self.labels.codes.tobytes()).hexdigest()
+            self.digest = digest_of([packed.digest, self.labels.classes, codes])
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B,) rows to (B, field_px, field_px, 3) uint8."""
+        return self._packed.read(rows)
+
+    def close(self) -> None:
+        """Close all files."""
+        self._packed.close()
+
+
+def _pitch(tiling: Tiling) -> float:
+    """Um between neighbouring tiles; ready tiles are taken to lie side by side."""
+    return tiling.spec.tile_um if tiling.spec.is_given else tiling.spec.step_px * tiling.spec.mpp
+
+
+def _labels_of(table: TileTable, rows: NDArray[np.int64], column: str, of_slide: str) -> NDArray[np.object_]:
+    """The tiles' labels; their slide's where they have none of their own."""
+    values = table.labels(column)[rows] if column else np.full(len(rows), "", object)
+    if column == "label":
+        values = np.where(table.numpy("label_frac")[rows] > PURE, values, "")
+    return values if any(values) or not of_slide else np.full(len(rows), of_slide, object)
+
+
+def _coded(values: NDArray[np.object_], units: NDArray[np.object_]) -> Labels:
+    classes = tuple(sorted({str(value) for value in values if value}))
+    number = {name: code for code, name in enumerate(classes)}
+    codes = np.array([number.get(str(value), -1) for value in values], np.int64)
+    return Labels(codes, classes, np.unique(units.astype(str), return_inverse=True)[1].astype(np.int64))
+
+
+def pack_cohort(
+    work: Workspace, tiling: Tiling, report: Reporter = silent, *, field: float = 1.0, label: str = ""
+) -> CohortPixels:
     """Pack every slide's tiles; what is packed already is skipped, what cannot be read is left out.
+
+    Args:
+        work, tiling: of the cohort.
+        report: progress.
+        field: side of the region packed for each tile, over the tile's side.
+        label: column whose values the pixels carry along, "" for none.
 
     Raises:
         TrainingError: no tile could be read.
     """
-    folder = work.cache / "packs" / tiling.spec.spec_id
-    ledger = pack_ledger(folder, tiling.spec)
+    margin = round((field - 1) / 2 * tiling.spec.tile_px)
+    folder = work.cache / "packs" / (tiling.spec.spec_id + (f"-{margin}px-around" if margin else ""))
+    ledger = pack_ledger(folder, tiling.spec, margin)
     receipts: list[Receipt] = []
     with report("cache", tiling.n_tiles, "tiles") as task:
         for record in tiling.records:
@@ -23,9 +127,9 @@ def pack_cohort(work: Workspace, tiling: Tiling, report: Reporter = silent) -> P
             receipt = ledger.find(record.file_name, inputs)
             if receipt is None or not (folder / f"{record.file_name}.npy").exists():
                 ledger.forget(record.file_name)
-                source = open_tiles(tiling.cohort, record, tiling.table(record), tiling.spec)
+                source = open_tiles(tiling.cohort, record, tiling.table(record), tiling.spec, margin_px=margin)
                 try:
-                    receipt = write_pack(folder, record.file_name, source, tiling.spec, inputs)
+                    receipt = write_pack(folder, record.file_name, source, tiling.spec, inputs, margin)
                 except SlideError:
                     continue  # the embed stage reads it again and gives the slide its state
             receipts.append(receipt)
@@ -33,4 +137,57 @@ def pack_cohort(work: Workspace, tiling: Tiling, report: Reporter = silent) -> P
     ledger.write_manifest([r.key for r in receipts])
     if not any(r.facts["n_tiles"] for r in receipts):
         raise TrainingError("not one tile could be read", work.root, "See the states of `histokin info`.")
-    return PackedTiles(folder, tiling.spec, receipts)
+    return CohortPixels(PackedTiles(folder, tiling.spec, receipts, margin), tiling, label)
+
+
+@contextmanager
+def training_pixels(
+    places: Sequence[tuple[Workspace, Tiling]],
+    recipe: "Recipe",
+    report: Reporter = silent,
+    *,
+    without: Without | None = None,
+    at_most: int | None = None,
+) -> "Iterator[PixelSource]":
+    """The tiles of one or several workspaces as one source, open for a block.
+
+    Args:
+        places: workspaces with their tilings; several are trained on together.
+        recipe: says how wide a field and which label.
+        report: progress.
+        without: what is kept out.
+        at_most: so many tiles, drawn evenly from all; None for all.
+
+    Raises:
+        TrainingError: nothing is left, a name in `without` does not occur, or tiles of different size.
+    """
+    opened: list[CohortPixels] = []
+    try:
+        for work, tiling in places:
+            opened.append(pack_cohort(work, tiling, report, field=recipe.views.field, label=recipe.run.label))
+        source: PixelSource = opened[0] if len(opened) == 1 else JoinedPixels(opened)
+        rows = np.arange(len(source))
+        if without is not None:
+            column = {"slide": "slide_names", "patient": "units", "site": "sites"}[without.unit]
+            rows = _kept(np.concatenate([getattr(one, column) for one in opened]), without)
+        if at_most is not None and at_most < len(rows):
+            rows = np.sort(stream(recipe.seed, "some tiles").permutation(rows)[:at_most])
+        yield source if len(rows) == len(source) else SomePixels(source, rows)
+    finally:
+        for one in opened:
+            one.close()
+
+
+def _kept(names: NDArray[np.object_], without: Without) -> NDArray[np.int64]:
+    known = set(names.tolist())
+    unknown = sorted(without.names - known)
+    if unknown:
+        raise TrainingError(
+            f"there is no {without.unit} called {', '.join(unknown[:5])}",
+            "pretrain",
+            f"There are: {', '.join(sorted(map(str, known))[:20])}.",
+        )
+    rows = np.flatnonzero(~np.isin(names.astype(str), sorted(without.names)))
+    if not len(rows):
+        raise TrainingError(f"no tile is left without these {without.unit}s", "pretrain", "Name fewer of them.")
+    return rows.astype(np.int64)

@@ -19,6 +19,7 @@ from histokin.workspace import Workspace
 if TYPE_CHECKING:
     from histokin.embeddings import EmbedOutcome, TileEmbedder
     from histokin.learn import Recipe, TrainingResult
+    from histokin.pipeline.packing import Without
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +115,36 @@ def pretrain(
     *,
     device: str = "auto",
     replace: bool = False,
+    also: Sequence[Path | str] = (),
+    without: "Without | None" = None,
+    at_most: int | None = None,
 ) -> "TrainingResult":
-    """Pretrain an encoder on all tiles of the workspace, reading them from the pack cache (made here if missing).
+    """Pretrain an encoder on the tiles of the workspace, reading them from the pack cache (made here if missing).
 
     Where the run of this name was made from other tiles or by another recipe, it is refused. With `replace` a finished
     one is kept under a name with its digest, and the run is made anew; the result's notes say so.
 
+    Args:
+        work, tiling: where the run is written, and the tiles.
+        recipe: what to do.
+        name: of the run.
+        report: progress.
+        device: torch's name of a device, or `auto`.
+        replace: see above.
+        also: further workspaces whose tiles are trained on together with these.
+        without: slides, patients or sites that are kept out.
+        at_most: train on so many tiles, drawn evenly from all.
+
     Raises:
-        TrainingError: see `learn.pretrain`.
+        TrainingError: see `learn.pretrain` and `packing.training_pixels`.
     """
     from histokin.learn import pretrain as train
     from histokin.learn.checkpoint import CheckpointMismatch
-    from histokin.pipeline.packing import pack_cohort
+    from histokin.pipeline.packing import training_pixels
 
     folder = work.run(name)
-    pixels = pack_cohort(work, tiling, report)
-    try:
+    places = [(work, tiling), *((other, open_tiling(other)) for other in map(Workspace.open, also))]
+    with training_pixels(places, recipe, report, without=without, at_most=at_most) as pixels:
         try:
             return train(pixels, recipe, folder, report=report, device=device)
         except CheckpointMismatch:
@@ -140,8 +155,6 @@ def pretrain(
             result = train(pixels, recipe, folder, report=report, device=device)
             note = f"run {name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
             return replace_fields(result, notes=(*result.notes, note))
-    finally:
-        pixels.close()
 
 
 def embed(

@@ -5,7 +5,7 @@ Knows nothing of networks.
 
 from histokin.tiles.pack import PackedTiles, pack_ledger, write_pack
 from histokin.tiles.planning import ClassMap, native_spec, plan_given, plan_tiles
-from histokin.tiles.source import TileBatch, TileSource, open_tiles
+from histokin.tiles.source import TileBatch, TileSource, open_tiles, tile_centres
 from histokin.tiles.spec import TileSpec
 from histokin.tiles.stage import Tiling, find_tiling, tile_cohort
 from histokin.tiles.table import TileTable
@@ -24,6 +24,7 @@ __all__ = [
     "pack_ledger",
     "plan_given",
     "plan_tiles",
+    "tile_centres",
     "tile_cohort",
     "write_pack",
 ]

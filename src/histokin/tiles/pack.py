@@ -24,12 +24,15 @@ _OPEN_FILES = 64
 _READ_BATCH = 256
 
 
-def pack_ledger(folder: Path, spec: TileSpec) -> Ledger:
-    """The ledger of all packs of one tiling."""
-    return Ledger(folder, "pack", {"tiles": spec, "codec": "jpeg", "quality": QUALITY, "chroma": "444"})
+def pack_ledger(folder: Path, spec: TileSpec, margin_px: int = 0) -> Ledger:
+    """The ledger of all packs of one tiling, with so much of the slide around each tile."""
+    wider = {"margin_px": margin_px} if margin_px else {}
+    return Ledger(folder, "pack", {"tiles": spec, "codec": "jpeg", "quality": QUALITY, "chroma": "444", **wider})
 
 
-def write_pack(folder: Path, name: str, source: TileSource, spec: TileSpec, inputs: object) -> Receipt:
+def write_pack(
+    folder: Path, name: str, source: TileSource, spec: TileSpec, inputs: object, margin_px: int = 0
+) -> Receipt:
     """Stream one slide's tiles into NAME.pack with NAME.npy beside it: (n, 3) int64 row, offset, length."""
     path, index_path = folder / f"{name}.pack", folder / f"{name}.npy"
     index, offset = [], 0
@@ -45,7 +48,9 @@ def write_pack(folder: Path, name: str, source: TileSource, spec: TileSpec, inpu
     # The index comes second: a kill between the two leaves a pack that its old receipt does not fit.
     with writing(index_path) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(index, np.int64).reshape(-1, 3))
-    return pack_ledger(folder, spec).commit(name, inputs, path, n_tiles=len(index), n_corrupt=source.n_corrupt)
+    return pack_ledger(folder, spec, margin_px).commit(
+        name, inputs, path, n_tiles=len(index), n_corrupt=source.n_corrupt
+    )
 
 
 class PackedTiles:
@@ -53,14 +58,15 @@ class PackedTiles:
 
     Attributes:
         px, mpp: side and pixel size of the tiles.
+        field_px: side of what is read: the tile with its margin on both sides.
         slides: (n,) int32 number of each tile's slide in `names`.
         table_rows: (n,) int64 row in its slide's tile table.
         names: the packs' names, in order.
         digest: identity of the whole set.
     """
 
-    def __init__(self, folder: Path, spec: TileSpec, receipts: Sequence[Receipt]) -> None:
-        self.px, self.mpp = spec.tile_px, spec.mpp
+    def __init__(self, folder: Path, spec: TileSpec, receipts: Sequence[Receipt], margin_px: int = 0) -> None:
+        self.px, self.mpp, self.field_px = spec.tile_px, spec.mpp, spec.tile_px + 2 * margin_px
         self.names = tuple(r.key for r in receipts)
         self.digest = digest_of([spec, [(r.key, r.digest) for r in receipts]])
         indexes = [np.load(folder / f"{name}.npy", allow_pickle=False) for name in self.names]
@@ -74,12 +80,12 @@ class PackedTiles:
         return len(self.slides)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode tiles by number, (B,) int64, into (B, px, px, 3) uint8.
+        """Decode tiles by number, (B,) int64, into (B, field_px, field_px, 3) uint8.
 
         Raises:
             TableError: the cache is damaged; it may be deleted and is made again.
         """
-        out = np.empty((len(rows), self.px, self.px, 3), np.uint8)
+        out = np.empty((len(rows), self.field_px, self.field_px, 3), np.uint8)
         for i, number in enumerate(rows):
             data = os.pread(self._file(int(self.slides[number])), int(self._length[number]), int(self._offset[number]))
             try:

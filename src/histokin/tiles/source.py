@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histokin.cohort import Cohort, SlideRecord
-from histokin.errors import SlideError
+from histokin.errors import SlideError, TableError
 from histokin.slides import open_slide
 from histokin.tiles.reading import bands, plan_read, read_band
 from histokin.tiles.spec import TileSpec
@@ -67,12 +67,19 @@ class _Collector:
 
 
 class SlideTiles:
-    """Tiles of a grid, read from the slide at their true mpp."""
+    """Tiles of a grid, read from the slide at their true mpp; with `margin_px` more of the slide on every side."""
 
     def __init__(
-        self, path: Path, given_mpp: float | None, table: TileTable, spec: TileSpec, rows: NDArray[np.int64]
+        self,
+        path: Path,
+        given_mpp: float | None,
+        table: TileTable,
+        spec: TileSpec,
+        rows: NDArray[np.int64],
+        margin_px: int = 0,
     ) -> None:
         self._path, self._given_mpp, self._table, self._spec, self._rows = path, given_mpp, table, spec, rows
+        self._margin_px = margin_px
         self.n_corrupt = 0
 
     def stream(self, batch: int) -> Iterator[TileBatch]:
@@ -84,12 +91,12 @@ class SlideTiles:
         rows, self.n_corrupt = self._rows, 0
         collector = _Collector(batch)
         with open_slide(self._path, self._given_mpp) as slide:
-            plan = plan_read(slide.info, self._spec.mpp, self._spec.tile_px)
+            plan = plan_read(slide.info, self._spec.mpp, self._spec.tile_px + 2 * self._margin_px)
             mpp = slide.info.mpp or (1.0, 1.0)
             # exact corners from the lattice: the table's are rounded
-            step = self._spec.step_px * self._spec.mpp
-            x = self._table.numpy("col")[rows] * (step / mpp[0])
-            y = self._table.numpy("row")[rows] * (step / mpp[1])
+            step, margin = self._spec.step_px * self._spec.mpp, self._margin_px * self._spec.mpp
+            x = (self._table.numpy("col")[rows] * step - margin) / mpp[0]
+            y = (self._table.numpy("row")[rows] * step - margin) / mpp[1]
             for run in bands(plan, x, y):
                 try:
                     yield from collector.add(rows[run], read_band(slide, plan, x[run], y[run]))
@@ -106,10 +113,15 @@ class SlideTiles:
 
 
 class GivenTiles:
-    """Ready tiles: files of their own, or squares cut out of larger pictures; resized where sizes differ."""
+    """Ready tiles: files of their own, or squares cut out of larger pictures; resized where sizes differ.
 
-    def __init__(self, root: Path, table: TileTable, spec: TileSpec, rows: NDArray[np.int64]) -> None:
-        self._root, self._table, self._spec, self._rows = root, table, spec, rows
+    With `margin_px` more of the picture on every side, which only squares out of larger pictures have.
+    """
+
+    def __init__(
+        self, root: Path, table: TileTable, spec: TileSpec, rows: NDArray[np.int64], margin_px: int = 0
+    ) -> None:
+        self._root, self._table, self._spec, self._rows, self._margin_px = root, table, spec, rows, margin_px
         self.n_corrupt = 0
 
     def stream(self, batch: int) -> Iterator[TileBatch]:
@@ -131,14 +143,20 @@ class GivenTiles:
         yield from collector.rest()
 
     def _read_file(self, path: Path, xs: np.ndarray, ys: np.ndarray, sides: np.ndarray) -> NDArray[np.uint8]:
-        px = self._spec.tile_px
+        px = self._spec.tile_px + 2 * self._margin_px
         out = np.empty((len(xs), px, px, 3), np.uint8)
         with open_slide(path) as picture:
             for i, (x, y, side) in enumerate(zip(xs, ys, sides, strict=True)):
                 if side < 0:  # the tile is the file
+                    if self._margin_px:
+                        raise TableError(
+                            "a tile that is a file of its own has no surroundings", path, "Set views.field=1."
+                        )
                     tile = picture.read(0, 0, picture.info.width, picture.info.height)
                 else:
-                    tile = picture.read(int(x), int(y), int(side), int(side))
+                    more = round(side * self._margin_px / self._spec.tile_px)
+                    whole = int(side) + 2 * more
+                    tile = picture.read(int(x) - more, int(y) - more, whole, whole)
                 out[i] = tile if tile.shape[:2] == (px, px) else _resize(tile, px)
         return out
 
@@ -151,10 +169,37 @@ def _resize(tile: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
 
 
 def open_tiles(
-    cohort: Cohort, record: SlideRecord, table: TileTable, spec: TileSpec, rows: NDArray[np.int64] | None = None
+    cohort: Cohort,
+    record: SlideRecord,
+    table: TileTable,
+    spec: TileSpec,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    margin_px: int = 0,
 ) -> TileSource:
-    """The source of one slide's kept tiles, or of some rows of its table in the order given."""
+    """The source of one slide's kept tiles, or of some rows of its table in the order given.
+
+    With `margin_px`, regions of `tile_px + 2 * margin_px` with the tile in their middle; white beyond the slide's edge.
+    """
     chosen = table.kept if rows is None else rows
     if cohort.kind == "tiles":
-        return GivenTiles(cohort.root, table, spec, chosen)
-    return SlideTiles(cohort.path_of(record), record.given_mpp, table, spec, chosen)
+        return GivenTiles(cohort.root, table, spec, chosen, margin_px)
+    return SlideTiles(cohort.path_of(record), record.given_mpp, table, spec, chosen, margin_px)
+
+
+def tile_centres(table: TileTable, spec: TileSpec, mpp: float) -> NDArray[np.float64] | None:
+    """Where the tiles of one slide lie: (n, 2) x, y of their centres in um from the slide's corner.
+
+    Args:
+        table: of the slide.
+        spec: of the tiling.
+        mpp: of the slide's level 0.
+
+    Returns:
+        None for tiles that are files of their own.
+    """
+    if spec.is_given:
+        x, y, side = (table.numpy(name).astype(np.float64) for name in ("x", "y", "w0"))
+        return None if (side < 0).any() else np.stack([x + side / 2, y + side / 2], axis=1) * mpp
+    corner = np.stack([table.numpy("col"), table.numpy("row")], axis=1).astype(np.float64)
+    return (corner * spec.step_px + spec.tile_px / 2) * spec.mpp

@@ -9,17 +9,28 @@ from histokin.cli.options import FOLDER, exit_code, json_option, show_exclusions
 
 @click.command()
 @click.argument("work", type=FOLDER)
-@click.option("--encoder", help="A run, an encoder folder or a timm name [default: the run main, or the only one].")
-@click.option("--weights", type=click.Path(exists=True, path_type=Path), help="Weights file for a timm name.")
+@click.option(
+    "--encoder", help="A run, an encoder folder, a published encoder or a timm name [default: main, or the only run]."
+)
+@click.option("--weights", type=click.Path(exists=True, path_type=Path), help="Weights file for such a name.")
+@click.option("--any-field", is_flag=True, help="Let a convolutional encoder take tiles of another size at its mpp.")
 @click.option("--floors/--no-floors", default=True, show_default=True, help="Embed by the floors as well.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dry-run", is_flag=True, help="Show what would be embedded, do nothing.")
 @json_option
 def command(
-    work: Path, encoder: str | None, weights: Path | None, floors: bool, device: str, dry_run: bool, as_json: bool
+    work: Path,
+    encoder: str | None,
+    weights: Path | None,
+    any_field: bool,
+    floors: bool,
+    device: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Turn the tiles of the workspace WORK into vectors, one HDF5 file a slide."""
     from histokin.embeddings import count_vectors
+    from histokin.encoders.published import advice
     from histokin.pipeline.choosing import choose_encoder
     from histokin.pipeline.run import embed_with_floors
     from histokin.pipeline.stages import embed, open_tiling
@@ -29,8 +40,10 @@ def command(
     place = Workspace.open(work)
     tiling = open_tiling(place)
     if weights and not encoder:
-        raise click.UsageError("--weights belong to a timm network: name it with --encoder.")
-    chosen = choose_encoder(place, tiling, encoder, weights=weights, device=device)
+        raise click.UsageError("--weights belong to a published encoder or a timm network: name it with --encoder.")
+    chosen = choose_encoder(place, tiling, encoder, weights=weights, device=device, any_field=any_field)
+    if remark := advice(chosen.name, tiling.spec.mpp):
+        click.echo(f"note: {remark}", err=True)
     if dry_run:
         plan = {"n_tiles": tiling.n_tiles, "dim": chosen.dim, "n_bytes": tiling.n_tiles * (chosen.dim * 2 + 24)}
         if as_json:

@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from histokin.learn.losses.rows import exactly, refuse_not_positive, refuse_unequal, unit
 
+
+@exactly
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     """Pull the two views of each tile together, push every other view away.
 
@@ -19,18 +22,14 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
         temperature: positive; 0.1 to 0.5 in the papers.
 
     Returns:
-        0-d float32. A collapsed encoder gives log(2B - 1).
+        0-d float32 (float64 for float64 views). A collapsed encoder gives log(2B - 1).
 
     Raises:
         ValueError: shapes differ, B < 2 or temperature <= 0.
     """
-    if first.shape != second.shape or first.ndim != 2 or len(first) < 2:
-        raise ValueError(f"need two equal (B >= 2, D) views, got {tuple(first.shape)}, {tuple(second.shape)}")
-    if temperature <= 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
-    # .float() alone is not enough: autocast would run the product in bf16 again.
-    with torch.autocast(first.device.type, enabled=False):
-        z = F.normalize(torch.cat([first, second]).float(), dim=1)  # (2B, D)
-        logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # (2B, 2B)
-        other_view = torch.arange(len(z), device=z.device).roll(len(first))
-        return F.cross_entropy(logits, other_view)
+    refuse_unequal(first, second, least=2)
+    refuse_not_positive(temperature=temperature)
+    z = unit(torch.cat([first, second]))  # (2B, D)
+    logits = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # (2B, 2B)
+    other_view = torch.arange(len(z), device=z.device).roll(len(first))
+    return F.cross_entropy(logits, other_view)

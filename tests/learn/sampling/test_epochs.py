@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histokin.learn.sampling import batch_rows, effective_batch, probe_rows
+from histokin.learn.sampling import EpochSampler, batch_rows, effective_batch, probe_rows
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -60,3 +60,20 @@ def test_probe_rows_are_fixed_distinct_and_no_more_than_there_are():
 def test_misuse_is_refused():
     with pytest.raises(ValueError, match="rank 2 of 2"):
         batch_rows(0, 0, 4, 10, rank=2, world=2)
+
+
+@pytest.mark.parametrize(("batch", "n_tiles"), [(7, 30), (8, 9), (8, 3), (2, 2)])
+def test_the_sampler_draws_the_batches_of_batch_rows(batch, n_tiles):
+    sampler = EpochSampler(5, batch, n_tiles)
+    assert sampler.batch == effective_batch(batch, n_tiles)
+    for step in range(12):
+        draw = sampler.draw(step)
+        np.testing.assert_array_equal(draw.rows, batch_rows(5, step, batch, n_tiles))
+        assert draw.partners is None
+        assert draw.near is None
+
+
+@pytest.mark.parametrize(("batch", "n_tiles"), [(0, 5), (5, 0)])
+def test_a_sampler_of_nothing_is_refused(batch, n_tiles):
+    with pytest.raises(ValueError, match=f"cannot draw {batch} of {n_tiles}"):
+        EpochSampler(0, batch, n_tiles)

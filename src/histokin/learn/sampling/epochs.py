@@ -1,10 +1,34 @@
-"""Which tiles make which batch: epochs shuffled by counter, so that (seed, step) alone decides."""
+"""Every tile once an epoch: epochs shuffled by counter, so that (seed, step) alone decides."""
 
 from functools import lru_cache
 
 import numpy as np
 
+from histokin.learn.sampling.draw import Draw
 from histokin.streams import stream
+
+
+class EpochSampler:
+    """Every tile once in each n draws, never twice in a batch, in an order shuffled for each epoch.
+
+    Args:
+        seed: of the run.
+        batch: samples a step, of all ranks together.
+        n: how many tiles there are.
+
+    Attributes:
+        batch: as reduced by `effective_batch`.
+    """
+
+    def __init__(self, seed: int, batch: int, n: int) -> None:
+        if n < 1 or batch < 1:
+            raise ValueError(f"cannot draw {batch} of {n} tiles")
+        self.batch = effective_batch(batch, n)
+        self._seed, self._asked, self._n = seed, batch, n
+
+    def draw(self, step: int) -> Draw:
+        """The whole batch of a step."""
+        return Draw(batch_rows(self._seed, step, self._asked, self._n))
 
 
 def effective_batch(batch: int, n_tiles: int) -> int:

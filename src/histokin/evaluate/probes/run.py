@@ -1,0 +1,386 @@
+"""Running probes: every row predicted while its group is held out, for several encoders and floors alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from histokin.artefacts import plain
+from histokin.errors import EvaluationError, StoreError
+from histokin.evaluate.comparison import Figure, Kind, Row, compare_scores, mean_scores
+from histokin.evaluate.floors import floor_distance
+from histokin.evaluate.intervals import N_DRAWS, patient_weights
+from histokin.evaluate.probes.folds import Split
+from histokin.evaluate.probes.linear import LinearProbe
+from histokin.evaluate.probes.neighbours import NeighbourProbe
+from histokin.evaluate.probes.outcome import (
+    Fold,
+    Outcome,
+    Part,
+    Probe,
+    ProbeTask,
+    class_task,
+    scaled,
+    value_task,
+)
+from histokin.evaluate.probes.ridge import RidgeProbe
+from histokin.evaluate.probes.scores import (
+    ClassFigure,
+    GroupFigure,
+    chance_levels,
+    class_figures,
+    group_figures,
+    probe_scores,
+)
+from histokin.progress import Reporter, silent
+
+Features = np.ndarray | Sequence[np.ndarray]
+Column = Sequence[Any] | np.ndarray
+_ALONE = "features"
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """All figures of one probe on one task.
+
+    Attributes:
+        figures: row by row (encoders, then floors), metric by metric.
+        per_class: by row and class; () for values.
+        per_group: by row and held-out group.
+        protocol: everything needed to repeat it.
+        warnings: sentences a reader must see beside the figures.
+        reference: name of the encoder that others are compared with.
+        outcomes: by row name, the predictions all figures were computed from (several for a floor of several seeds).
+        task: rows, truth, folds and clusters.
+    """
+
+    figures: tuple[Figure, ...]
+    per_class: tuple[ClassFigure, ...]
+    per_group: tuple[GroupFigure, ...]
+    protocol: dict[str, Any]
+    warnings: tuple[str, ...]
+    reference: str
+    outcomes: Mapping[str, tuple[Outcome, ...]]
+    task: ProbeTask
+
+    def figure(self, metric: str, name: str | None = None) -> Figure:
+        """One metric of one row, by default of the reference.
+
+        Raises:
+            KeyError: there is none; the known ones are named.
+        """
+        for found in self.figures:
+            if (found.name, found.metric) == (self.reference if name is None else name, metric):
+                return found
+        raise KeyError(f"no figure {metric} of {name}; there are {sorted({(f.name, f.metric) for f in self.figures})}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of everything but predictions and task; NaN becomes None."""
+        return plain(
+            {
+                "protocol": self.protocol,
+                "warnings": self.warnings,
+                "reference": self.reference,
+                "figures": self.figures,
+                "per_class": self.per_class,
+                "per_group": self.per_group,
+                "folds": {name: [outcome.folds for outcome in found] for name, found in self.outcomes.items()},
+            }
+        )
+
+    def prediction_rows(self, name: str) -> list[dict[str, Any]]:
+        """Per-row predictions of one encoder or floor for a CSV; `row` counts all rows given, `repeat` the seeds."""
+        task, lines = self.task, []
+        for repeat, outcome in enumerate(self.outcomes[name]):
+            for i, row in enumerate(task.rows.tolist()):
+                line = {
+                    "name": name,
+                    "repeat": repeat,
+                    "row": row,
+                    "group": task.group_names[task.groups[i]],
+                    "cluster": int(task.clusters[i]),
+                    "fold": int(task.fold[i]),
+                }
+                if outcome.probabilities is None:
+                    line |= {"truth": float(task.truth[i]), "predicted": float(outcome.predicted[i])}
+                else:
+                    said = (task.truth[i], outcome.predicted[i])
+                    line |= dict(zip(("truth", "predicted"), (task.classes[code] for code in said), strict=True))
+                    of_class = zip(task.classes, outcome.probabilities[i].tolist(), strict=True)
+                    line |= {f"p {label}": share for label, share in of_class}
+                lines.append(line)
+        return lines
+
+
+def linear_probe(
+    features: np.ndarray,
+    labels: Column,
+    groups: Column,
+    *,
+    probe: LinearProbe | None = None,
+    split: Split | None = None,
+    clusters: Column | None = None,
+    cluster: str | None = None,
+    seed: int = 0,
+) -> Probed:
+    """Logistic regression on one set of features; see `compare_probes`."""
+    how = LinearProbe() if probe is None else probe
+    return _alone(
+        features, class_task(labels, groups, split=split or Split(), clusters=clusters, cluster=cluster), how, seed
+    )
+
+
+def knn_probe(
+    features: np.ndarray,
+    labels: Column,
+    groups: Column,
+    *,
+    probe: NeighbourProbe | None = None,
+    split: Split | None = None,
+    clusters: Column | None = None,
+    cluster: str | None = None,
+    seed: int = 0,
+) -> Probed:
+    """Weighted nearest neighbours on one set of features; see `compare_probes`."""
+    how = NeighbourProbe() if probe is None else probe
+    return _alone(
+        features, class_task(labels, groups, split=split or Split(), clusters=clusters, cluster=cluster), how, seed
+    )
+
+
+def ridge_probe(
+    features: np.ndarray,
+    values: Column,
+    groups: Column,
+    *,
+    probe: RidgeProbe | None = None,
+    split: Split | None = None,
+    within: Column | None = None,
+    clusters: Column | None = None,
+    cluster: str | None = None,
+    seed: int = 0,
+) -> Probed:
+    """Ridge regression on one set of features; see `compare_probes`."""
+    how = RidgeProbe() if probe is None else probe
+    task = value_task(values, groups, split=split or Split(), within=within, clusters=clusters, cluster=cluster)
+    return _alone(features, task, how, seed)
+
+
+def compare_probes(
+    encoders: Mapping[str, np.ndarray],
+    target: Column,
+    groups: Column,
+    *,
+    probe: LinearProbe | RidgeProbe | NeighbourProbe | None = None,
+    floors: Mapping[str, Features] | None = None,
+    reference: str | None = None,
+    split: Split | None = None,
+    within: Column | None = None,
+    clusters: Column | None = None,
+    cluster: str | None = None,
+    seed: int = 0,
+    progress: Reporter = silent,
+) -> Probed:
+    """The same probe, rows, folds and resampled clusters for several encoders and floors.
+
+    Args:
+        encoders: (M, D) features by name.
+        target: (M,) labels (linear, knn) or numbers (ridge); rows without one are set aside.
+        groups: (M,) what is held out together: patient, slide, section, site (`split.unit` says which).
+        probe: which one, and its settings; `LinearProbe()` by default.
+        floors: features by the floors' names; a list of arrays (seeds of a random-weight encoder) counts as the mean
+            of its members' figures. Under `knn` colour and texture are z-scored as `floor_distance` says.
+        reference: the encoder that the other rows are compared with; by default the first.
+        split: outer and inner folds; by default leave-one-group-out up to 20 groups.
+        within: (M,) groups inside which ridge's ranks are compared.
+        clusters: (M,) the unit of inference; by default the groups.
+        cluster: its word.
+        seed: of bootstrap and swap test.
+        progress: told each row.
+
+    Returns:
+        `Probed`.
+
+    Raises:
+        EvaluationError: the protocol cannot be carried out on these rows; says why and what to do.
+        StoreError: a feature is not finite, or zero under cosine.
+        ValueError: shapes or names do not fit.
+    """
+    how = LinearProbe() if probe is None else probe
+    if isinstance(how, RidgeProbe):
+        task = value_task(target, groups, split=split or Split(), within=within, clusters=clusters, cluster=cluster)
+    else:
+        if within is not None:
+            raise ValueError("`within` is ridge's: classes have no ranks inside groups")
+        task = class_task(target, groups, split=split or Split(), clusters=clusters, cluster=cluster)
+    return _compare(encoders, floors or {}, task, how, reference, len(target), seed, progress)
+
+
+def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe) -> Outcome:
+    """Predict every row of a task while its fold is held out.
+
+    Args:
+        features: (N, D) floating, the task's rows in their order.
+        task: of N rows.
+        probe: fitted anew for each fold.
+
+    Raises:
+        StoreError: a value is not finite.
+    """
+    if features.ndim != 2 or len(features) != len(task):
+        raise ValueError(f"need ({len(task)}, D) features, got {features.shape}")
+    x = np.asarray(features, dtype=np.float64)
+    is_bad = ~np.isfinite(x).all(axis=1)
+    if is_bad.any():
+        raise StoreError(
+            "the vector holds values that are not finite",
+            f"row {task.rows[int(is_bad.argmax())]}",
+            "Embed its slide again, or leave the tile out of the store.",
+        )
+    n_classes = len(task.classes)
+    found = np.zeros((len(task), n_classes) if n_classes else len(task))
+    folds = []
+    for fold in range(int(task.fold.max()) + 1):
+        is_test = task.fold == fold
+        train, test = x[~is_test], x[is_test]
+        if probe.is_standardised:
+            train, test = scaled(train, test)
+        truth = task.truth[~is_test]
+        said = probe.predict(Part(train, truth, task.groups[~is_test], n_classes, task.split.n_inner), test)
+        found[is_test] = said.values
+        folds.append(
+            Fold(
+                held_out=tuple(task.group_names[code] for code in np.unique(task.groups[is_test])),
+                n_train=len(train),
+                n_test=len(test),
+                setting=said.setting,
+                is_at_edge=said.is_at_edge,
+                is_unchosen=said.is_unchosen,
+                is_converged=said.is_converged,
+                missing=tuple(np.delete(task.classes, np.unique(truth)).tolist()) if n_classes else (),
+            )
+        )
+    if not n_classes:
+        return Outcome(found, None, tuple(folds))
+    return Outcome(found.argmax(axis=1), found, tuple(folds))
+
+
+def _alone(
+    features: np.ndarray, task: ProbeTask, probe: LinearProbe | RidgeProbe | NeighbourProbe, seed: int
+) -> Probed:
+    return _compare({_ALONE: features}, {}, task, probe, None, len(task) + task.n_unlabelled, seed, silent)
+
+
+def _compare(
+    encoders: Mapping[str, np.ndarray],
+    floors: Mapping[str, Features],
+    task: ProbeTask,
+    probe: LinearProbe | RidgeProbe | NeighbourProbe,
+    reference: str | None,
+    n_all: int,
+    seed: int,
+    progress: Reporter,
+) -> Probed:
+    if not encoders:
+        raise EvaluationError("there is no encoder to evaluate", "evaluation", "Embed the tiles first.")
+    main = next(iter(encoders)) if reference is None else reference
+    if main not in encoders:
+        raise ValueError(f"reference {main!r} is none of the encoders {', '.join(encoders)}")
+    both = set(encoders) & set(floors)
+    if both:
+        raise ValueError(f"{', '.join(sorted(both))} is both an encoder and a floor")
+    outcomes: dict[str, tuple[Outcome, ...]] = {}
+    rows: list[Row] = []
+    asked: list[tuple[str, Kind, Features]] = []
+    asked.extend((name, "encoder", x) for name, x in encoders.items())
+    asked.extend((name, "floor", x) for name, x in floors.items())
+    with progress("evaluate", len(asked), "rows") as line:
+        for name, kind, features in asked:
+            how = probe
+            if kind == "floor" and isinstance(probe, NeighbourProbe):
+                how = replace(probe, is_standardised=floor_distance(name)[1])
+            members = [features] if isinstance(features, np.ndarray) else list(features)
+            outcomes[name] = tuple(run_probe(_rows_of(name, x, task, n_all), task, how) for x in members)
+            rows.append(Row(name, kind, mean_scores([probe_scores(task, one) for one in outcomes[name]])))
+            line.advance(1, name)
+    figures = compare_scores(
+        rows,
+        reference=main,
+        weights=patient_weights(task.n_clusters, seed=seed),
+        cluster=task.cluster,
+        chance=chance_levels(task),
+        seed=seed,
+    )
+    per_class = [one for name, o in outcomes.items() for one in class_figures(name, task, o)] if task.classes else []
+    return Probed(
+        figures=figures,
+        per_class=tuple(per_class),
+        per_group=tuple(one for name, o in outcomes.items() for one in group_figures(name, task, o)),
+        protocol=_protocol(task, probe, outcomes, seed),
+        warnings=_warnings(task, outcomes),
+        reference=main,
+        outcomes=outcomes,
+        task=task,
+    )
+
+
+def _rows_of(name: str, features: np.ndarray, task: ProbeTask, n_all: int) -> np.ndarray:
+    if len(features) != n_all:
+        raise ValueError(f"{name} has {len(features)} rows for {n_all} labels")
+    return np.asarray(features)[task.rows]
+
+
+def _protocol(
+    task: ProbeTask,
+    probe: LinearProbe | RidgeProbe | NeighbourProbe,
+    outcomes: Mapping[str, tuple[Outcome, ...]],
+    seed: int,
+) -> dict[str, Any]:
+    n_folds = int(task.fold.max()) + 1
+    return {
+        "probe": probe.word,
+        "settings": plain(probe),
+        "held_out": task.split.unit,
+        "split": "leave one out" if n_folds == len(task.group_names) else "grouped stratified folds",
+        "n_folds": n_folds,
+        "n_inner": task.split.n_inner,
+        "repeat": task.split.repeat,
+        "n_rows": len(task),
+        "n_unlabelled": task.n_unlabelled,
+        "n_groups": len(task.group_names),
+        "prevalence": task.prevalence,
+        "cluster": task.cluster,
+        "n_clusters": task.n_clusters,
+        "bootstrap_draws": N_DRAWS,
+        "seed": seed,
+        "members": {name: len(found) for name, found in outcomes.items()},
+    }
+
+
+def _warnings(task: ProbeTask, outcomes: Mapping[str, tuple[Outcome, ...]]) -> tuple[str, ...]:
+    """What a reader must be told."""
+    some = next(iter(outcomes.values()))[0]
+    said = [
+        f"With {_listed(fold.held_out)} held out no row of {', '.join(fold.missing)} is left to fit on, so those "
+        "classes cannot be predicted there."
+        for fold in some.folds
+        if fold.missing
+    ]
+    for name, found in outcomes.items():
+        folds = [fold for outcome in found for fold in outcome.folds]
+        for is_so, what in (
+            ([fold.is_at_edge for fold in folds], "took a setting at an end of the grid"),
+            ([fold.is_unchosen for fold in folds], "had a single group to fit on, so a fixed setting was taken"),
+            ([not fold.is_converged for fold in folds], "did not converge"),
+        ):
+            if any(is_so):
+                said.append(f"{name}: {sum(is_so)} of {len(folds)} folds {what}.")
+    if task.n_unlabelled:
+        said.append(f"{task.n_unlabelled} rows without a target were set aside.")
+    return tuple(said)
+
+
+def _listed(names: tuple[str, ...], most: int = 3) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,524 @@
+"""Whether tiles that lie near each other are alike: the average descriptor distance ratio of pairs inside slides."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from histokin.artefacts import plain
+from histokin.errors import EvaluationError, StoreError
+from histokin.evaluate.comparison import Figure, Kind, Row, Score, compare_scores, mean_scores
+from histokin.evaluate.intervals import N_DRAWS, Statistic, patient_weights
+from histokin.progress import Reporter, silent
+from histokin.streams import stream
+
+NEAR_UM = 2_000.0
+FAR_UM = 10_000.0
+N_PAIRS = 2_000
+"""Pairs of each kind a slide."""
+_MAX_ANCHORS = 2_048
+_BLOCK = 256  # anchors whose distances to all tiles are held at once
+_PITCHES = 1.5  # a near limit below so many tile pitches holds next to no neighbour
+_WHERE = "evaluation"
+
+Features = np.ndarray | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class PairLimits:
+    """Centre distances that make a pair near (0 < r < near_um) or distant (r > far_um).
+
+    Attributes:
+        near_um: in um.
+        far_um: in um.
+        is_fallback: the tissue is smaller than the far limit asked for, so both were shrunk to it.
+        is_too_small: the shrunk near limit is below a tile pitch and a half, or nothing lies apart at all.
+    """
+
+    near_um: float
+    far_um: float
+    is_fallback: bool
+    is_too_small: bool
+
+
+def pair_limits(
+    largest_um: float, near_um: float = NEAR_UM, far_um: float = FAR_UM, *, pitch_um: float = 0.0
+) -> PairLimits:
+    """The limits for a slide whose most distant tiles lie `largest_um` apart.
+
+    As asked where the tissue is larger than the far limit, else near' = min(near, 0.15 L) and far' = 0.6 L: small
+    sections are measured on their own scale, and say so.
+
+    Args:
+        largest_um: L, the largest centre distance on the slide.
+        near_um: asked for.
+        far_um: asked for.
+        pitch_um: between neighbouring tiles; 0 where unknown, then only L = 0 is too small.
+
+    Raises:
+        ValueError: limits are not 0 < near_um < far_um, or a length is negative.
+    """
+    if not 0 < near_um < far_um or largest_um < 0 or pitch_um < 0:
+        raise ValueError(
+            f"need 0 < near_um < far_um and lengths >= 0, got near {near_um}, far {far_um}, largest {largest_um}, "
+            f"pitch {pitch_um}"
+        )
+    if largest_um > far_um:
+        return PairLimits(near_um, far_um, is_fallback=False, is_too_small=False)
+    near = min(near_um, 0.15 * largest_um)
+    return PairLimits(near, 0.6 * largest_um, is_fallback=True, is_too_small=near <= 0 or near < _PITCHES * pitch_um)
+
+
+def largest_distance(positions: np.ndarray) -> float:
+    """Largest distance between two of (N, 2) positions, in their unit; 0 for fewer than two."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    points = np.unique(np.asarray(positions, dtype=np.float64), axis=0)
+    if len(points) > _BLOCK:
+        try:
+            points = points[ConvexHull(points).vertices]
+        except QhullError:  # all on one line: the ends of the sorted points
+            points = points[[0, -1]]
+    if len(points) < 2:
+        return 0.0
+    return math.sqrt(max(float(_squares(points[i : i + _BLOCK], points).max()) for i in range(0, len(points), _BLOCK)))
+
+
+@dataclass(frozen=True, slots=True)
+class SlidePairs:
+    """The pairs of one slide, the same for all encoders.
+
+    Attributes:
+        slide: its id.
+        rows: (n,) int64 rows of its tiles among all.
+        near: (m, 2) int64 rows among all.
+        far: (m', 2) int64.
+        limits: in use.
+        n_near_possible: near pairs there are (an estimate on slides of more than 2048 tiles).
+        n_far_possible: distant ones.
+    """
+
+    slide: str
+    rows: np.ndarray
+    near: np.ndarray
+    far: np.ndarray
+    limits: PairLimits
+    n_near_possible: int
+    n_far_possible: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRatio:
+    """One slide's part in a ratio.
+
+    Attributes:
+        slide: its id.
+        n_tiles: of it.
+        limits: in use.
+        n_near: pairs measured.
+        n_far: pairs measured.
+        near: mean descriptor distance of near pairs.
+        far: of distant pairs.
+        ratio: far / near; NaN where near tiles are identical.
+    """
+
+    slide: str
+    n_tiles: int
+    limits: PairLimits
+    n_near: int
+    n_far: int
+    near: float
+    far: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spatial:
+    """Distance ratios of encoders and floors on the same pairs.
+
+    Attributes:
+        figures: by row, `addr` (all slides' pairs pooled) and `addr_median` (median of the slides' ratios).
+        slides: by row name, slide by slide; the first member of a floor of several seeds.
+        dropped: slides without pairs, by id, with the reason.
+        protocol: everything needed to repeat it.
+        warnings: sentences a reader must see beside the figures.
+        reference: name of the encoder that others are compared with.
+    """
+
+    figures: tuple[Figure, ...]
+    slides: Mapping[str, tuple[SlideRatio, ...]]
+    dropped: Mapping[str, str]
+    protocol: dict[str, Any]
+    warnings: tuple[str, ...]
+    reference: str
+
+    def figure(self, metric: str = "addr", name: str | None = None) -> Figure:
+        """One metric of one row, by default of the reference.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for found in self.figures:
+            if (found.name, found.metric) == (self.reference if name is None else name, metric):
+                return found
+        raise KeyError(f"no figure {metric} of {name}; there are {sorted({(f.name, f.metric) for f in self.figures})}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; NaN becomes None."""
+        return plain(
+            {
+                "protocol": self.protocol,
+                "warnings": self.warnings,
+                "reference": self.reference,
+                "figures": self.figures,
+                "slides": self.slides,
+                "dropped": self.dropped,
+            }
+        )
+
+
+def compare_spatial(
+    encoders: Mapping[str, np.ndarray],
+    slides: Sequence[Any] | np.ndarray,
+    positions_um: np.ndarray,
+    *,
+    floors: Mapping[str, Features] | None = None,
+    reference: str | None = None,
+    near_um: float = NEAR_UM,
+    far_um: float = FAR_UM,
+    pitch_um: float = 0.0,
+    n_pairs: int | None = N_PAIRS,
+    is_unit: bool = True,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    cluster: str = "patient",
+    seed: int = 0,
+    progress: Reporter = silent,
+) -> Spatial:
+    """Average descriptor distance ratio (Gildenblat & Klaiman 2019): mean distance of distant pairs over that of near.
+
+        ADDR = mean_{far pairs} ||z_i - z_j|| / mean_{near pairs} ||z_i - z_j||
+
+    pooled over all slides, pairs never leaving a slide; 1 = no spatial structure, larger is more. It rewards stain and
+    scanner gradients too: print the floors beside it and never select a model by it alone.
+
+    Args:
+        encoders: (N, D) features by name.
+        slides: (N,) slide ids, also the seeds of each slide's pairs.
+        positions_um: (N, 2) tile centres in um.
+        floors: features by name; a list of arrays counts as the mean of its members' figures.
+        reference: the encoder others are compared with; by default the first.
+        near_um, far_um, pitch_um: see `pair_limits`.
+        n_pairs: pairs of each kind a slide at most, equally many of both; None takes all pairs.
+        is_unit: distances of unit vectors; False of the vectors as they are.
+        clusters: (N,) unit of inference, such as patients; by default the slides. One value a slide.
+        cluster: its word.
+        seed: of pairs, bootstrap and swap test.
+        progress: told each row.
+
+    Returns:
+        `Spatial`.
+
+    Raises:
+        EvaluationError: no slide has both near and distant pairs, or a slide has two clusters.
+        StoreError: a feature is not finite, or zero where unit vectors are asked for.
+        ValueError: shapes or names do not fit.
+    """
+    if not encoders:
+        raise EvaluationError("there is no encoder to evaluate", _WHERE, "Embed the tiles first.")
+    main = next(iter(encoders)) if reference is None else reference
+    if main not in encoders:
+        raise ValueError(f"reference {main!r} is none of the encoders {', '.join(encoders)}")
+    pairs, dropped = draw_pairs(
+        slides, positions_um, near_um=near_um, far_um=far_um, pitch_um=pitch_um, n_pairs=n_pairs, seed=seed
+    )
+    word = "slide" if clusters is None else cluster
+    codes = _slide_clusters(pairs, slides if clusters is None else clusters, word)
+    n_clusters = int(codes.max()) + 1
+    rows: list[Row] = []
+    ratios: dict[str, tuple[SlideRatio, ...]] = {}
+    asked: list[tuple[str, Kind, Features]] = []
+    asked.extend((name, "encoder", x) for name, x in encoders.items())
+    asked.extend((name, "floor", x) for name, x in (floors or {}).items())
+    with progress("evaluate", len(asked), "rows") as line:
+        for name, kind, features in asked:
+            members = [features] if isinstance(features, np.ndarray) else list(features)
+            found = [slide_ratios(_checked(name, x, len(slides)), pairs, is_unit=is_unit) for x in members]
+            rows.append(Row(name, kind, mean_scores([_scores(one, codes, n_clusters) for one in found])))
+            ratios[name] = found[0]
+            line.advance(1, name)
+    return Spatial(
+        figures=compare_scores(
+            rows,
+            reference=main,
+            weights=patient_weights(n_clusters, seed=seed),
+            cluster=word,
+            chance={"addr": 1.0, "addr_median": 1.0},
+            seed=seed,
+        ),
+        slides=ratios,
+        dropped=dropped,
+        protocol={
+            "measure": "average descriptor distance ratio",
+            "vectors": "unit" if is_unit else "as they are",
+            "near_um": near_um,
+            "far_um": far_um,
+            "pitch_um": pitch_um,
+            "pairs": "all" if n_pairs is None else f"at most {n_pairs} of each kind a slide, equally many",
+            "n_slides": len(pairs),
+            "n_dropped": len(dropped),
+            "n_fallback": sum(one.limits.is_fallback for one in pairs),
+            "cluster": word,
+            "n_clusters": n_clusters,
+            "bootstrap_draws": N_DRAWS,
+            "seed": seed,
+        },
+        warnings=_warnings(pairs, dropped, far_um),
+        reference=main,
+    )
+
+
+def draw_pairs(
+    slides: Sequence[Any] | np.ndarray,
+    positions_um: np.ndarray,
+    *,
+    near_um: float = NEAR_UM,
+    far_um: float = FAR_UM,
+    pitch_um: float = 0.0,
+    n_pairs: int | None = N_PAIRS,
+    seed: int = 0,
+) -> tuple[tuple[SlidePairs, ...], dict[str, str]]:
+    """Near and distant pairs of each slide, drawn by the slide's name, whatever other slides there are.
+
+    Uniformly among all pairs, each at most once, equally many of both kinds; on slides of more than 2048 tiles among
+    the pairs of 2048 drawn tiles with any other, so that the work grows with the tiles and not with their square.
+
+    Args:
+        slides: (N,) ids.
+        positions_um: (N, 2) tile centres.
+        near_um, far_um, pitch_um: see `pair_limits`.
+        n_pairs: of each kind a slide; None takes all there are.
+        seed: of the draw.
+
+    Returns:
+        Slides with pairs in the order of their names, and why the others have none.
+
+    Raises:
+        EvaluationError: not one slide has pairs.
+        ValueError: shapes do not fit or positions are not finite.
+    """
+    where = np.asarray(positions_um, dtype=np.float64)
+    if where.shape != (len(slides), 2) or not np.isfinite(where).all():
+        raise ValueError(f"need ({len(slides)}, 2) finite positions, got {where.shape}")
+    if n_pairs is not None and n_pairs < 1:
+        raise ValueError(f"n_pairs must be at least 1 or None, got {n_pairs}")
+    names, codes = np.unique(np.array([str(slide) for slide in slides], dtype=str), return_inverse=True)
+    found, dropped = [], {}
+    for code, name in enumerate(names.tolist()):
+        rows = np.flatnonzero(codes == code)
+        own = where[rows]
+        limits = pair_limits(largest_distance(own), near_um, far_um, pitch_um=pitch_um)
+        if limits.is_too_small:
+            dropped[name] = "too small for pairs"
+            continue
+        near, far, possible = _pairs_of(own, limits, n_pairs, seed, name)
+        if not len(near) or not len(far):
+            dropped[name] = "no near pair" if not len(near) else "no distant pair"
+            continue
+        found.append(SlidePairs(name, rows, rows[near], rows[far], limits, *possible))
+    if not found:
+        raise EvaluationError(
+            f"not one of {len(names)} slides has near and distant tile pairs",
+            _WHERE,
+            "Check the positions' unit (um), or lower near_um and far_um.",
+        )
+    return tuple(found), dropped
+
+
+def slide_ratios(features: np.ndarray, pairs: Sequence[SlidePairs], *, is_unit: bool = True) -> tuple[SlideRatio, ...]:
+    """Mean descriptor distances of each slide's pairs.
+
+    Args:
+        features: (N, D) floating, all rows.
+        pairs: of `draw_pairs`.
+        is_unit: of unit vectors.
+
+    Raises:
+        StoreError: a vector is not finite, or zero where unit vectors are asked for.
+    """
+    found = []
+    for one in pairs:
+        x = _vectors(features, one.rows, is_unit=is_unit)
+        place = {"near": np.searchsorted(one.rows, one.near), "far": np.searchsorted(one.rows, one.far)}
+        near, far = (_mean_distance(x, place[kind]) for kind in ("near", "far"))
+        found.append(
+            SlideRatio(
+                one.slide,
+                len(one.rows),
+                one.limits,
+                len(one.near),
+                len(one.far),
+                near,
+                far,
+                far / near if near > 0 else math.nan,
+            )
+        )
+    return tuple(found)
+
+
+def _pairs_of(
+    where: np.ndarray, limits: PairLimits, n_pairs: int | None, seed: int, slide: str
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """Near and far (m, 2) rows of one slide, and how many there are of each."""
+    n = len(where)
+    if n_pairs is None:
+        anchors = np.arange(n)
+    else:
+        rng = stream(seed, "spatial-anchors", slide)
+        anchors = np.arange(n) if n <= _MAX_ANCHORS else np.sort(rng.choice(n, _MAX_ANCHORS, replace=False))
+    counts = np.zeros((2, len(anchors)), dtype=np.int64)
+    for start in range(0, len(anchors), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        counts[:, part] = [mask.sum(axis=1) for mask in _masks(where, anchors[part], limits)]
+    ordered = counts.sum(axis=1)  # pairs of two anchors are counted from both ends
+    most = int(ordered.min()) // 2
+    takes = [int(total) // 2 for total in ordered] if n_pairs is None else [min(n_pairs, most)] * 2
+    near, far = (
+        _draw(where, anchors, counts[kind], takes[kind], limits, kind, stream(seed, "spatial-pairs", kind, slide))
+        for kind in (0, 1)
+    )
+    scale = n / len(anchors) / 2
+    return near, far, (round(float(ordered[0]) * scale), round(float(ordered[1]) * scale))
+
+
+def _draw(
+    where: np.ndarray,
+    anchors: np.ndarray,
+    counts: np.ndarray,
+    n_wanted: int,
+    limits: PairLimits,
+    kind: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(n_wanted, 2) distinct unordered pairs of a kind, uniformly.
+
+    A pair has at most two places in the list of ordered pairs, so 2n distinct places hold at least n distinct pairs.
+    """
+    total = int(counts.sum())
+    places = np.sort(rng.choice(total, 2 * n_wanted, replace=False)) if 2 * n_wanted < total else np.arange(total)
+    stops = np.cumsum(counts)
+    anchor = np.searchsorted(stops, places, side="right")
+    rank = places - (stops - counts)[anchor]
+    partner = np.zeros(len(places), dtype=np.int64)
+    used = np.unique(anchor)
+    for start in range(0, len(used), _BLOCK):
+        block = used[start : start + _BLOCK]
+        mask = _masks(where, anchors[block], limits)[kind]
+        here = np.flatnonzero((anchor >= block[0]) & (anchor <= block[-1]))
+        row = np.searchsorted(block, anchor[here])
+        columns = np.flatnonzero(mask.ravel()) % mask.shape[1]
+        first = np.cumsum(mask.sum(axis=1)) - mask.sum(axis=1)
+        partner[here] = columns[first[row] + rank[here]]
+    pairs = np.sort(np.column_stack([anchors[anchor], partner]), axis=1)
+    distinct = np.unique(pairs, axis=0)
+    if len(distinct) <= n_wanted:
+        return distinct
+    return distinct[np.sort(rng.choice(len(distinct), n_wanted, replace=False))]
+
+
+def _masks(where: np.ndarray, anchors: np.ndarray, limits: PairLimits) -> tuple[np.ndarray, np.ndarray]:
+    """(a, n) bool: near and distant partners of each anchor."""
+    squares = _squares(where[anchors], where)
+    return (squares > 0) & (squares < limits.near_um**2), squares > limits.far_um**2
+
+
+def _squares(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(a, b) squared distances of (a, 2) and (b, 2) positions; symmetric to the last bit."""
+    return (first[:, None, 0] - second[None, :, 0]) ** 2 + (first[:, None, 1] - second[None, :, 1]) ** 2
+
+
+def _mean_distance(x: np.ndarray, pairs: np.ndarray) -> float:
+    step = max(1, 2**22 // x.shape[1])
+    total = 0.0
+    for start in range(0, len(pairs), step):
+        part = pairs[start : start + step]
+        total += float(np.linalg.norm(x[part[:, 0]] - x[part[:, 1]], axis=1).sum())
+    return total / len(pairs)
+
+
+def _vectors(features: np.ndarray, rows: np.ndarray, *, is_unit: bool) -> np.ndarray:
+    x = np.asarray(features[rows], dtype=np.float64)
+    norms = np.linalg.norm(x, axis=1)
+    is_bad = ~np.isfinite(norms) | ((norms == 0) if is_unit else False)
+    if is_bad.any():
+        first = int(is_bad.argmax())
+        what = "the vector is zero" if norms[first] == 0 else "the vector holds values that are not finite"
+        raise StoreError(what, f"row {rows[first]}", "Embed its slide again, or leave the tile out of the store.")
+    return x / norms[:, None] if is_unit else x
+
+
+def _scores(ratios: tuple[SlideRatio, ...], clusters: np.ndarray, n_clusters: int) -> tuple[Score, ...]:
+    sums = np.zeros((4, n_clusters))
+    for one, code in zip(ratios, clusters, strict=True):
+        sums[:, code] += [one.far * one.n_far, one.n_far, one.near * one.n_near, one.n_near]
+
+    def pooled(weights: np.ndarray) -> np.ndarray:
+        far, n_far, near, n_near = (weights @ row for row in sums)
+        above, below = far * n_near, near * n_far
+        return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+
+    return Score("addr", pooled), Score("addr_median", _weighted_median([one.ratio for one in ratios], clusters))
+
+
+def _weighted_median(values: list[float], clusters: np.ndarray) -> Statistic:
+    """Median of each resample, a value repeated as often as its cluster was drawn; NaN values left out."""
+    known = np.flatnonzero(np.isfinite(values))
+    known = known[np.argsort(np.array(values)[known], kind="stable")]
+    ordered, owners = np.array(values)[known], clusters[known]
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        if not len(ordered):
+            return np.full(len(weights), np.nan)
+        reached = np.cumsum(weights[:, owners], axis=1)
+        total = reached[:, -1:]
+        # Middle places (n - 1) // 2 and n // 2 of the repeated values.
+        low = (reached > (total - 1) // 2).argmax(axis=1)
+        high = (reached > total // 2).argmax(axis=1)
+        return np.where(total[:, 0] > 0, (ordered[low] + ordered[high]) / 2, np.nan)
+
+    return value
+
+
+def _slide_clusters(pairs: Sequence[SlidePairs], clusters: Sequence[Any] | np.ndarray, word: str) -> np.ndarray:
+    """(slides,) int64 codes of the cluster each slide belongs to."""
+    names = []
+    for one in pairs:
+        own = {str(clusters[row]) for row in one.rows}
+        if len(own) > 1:
+            raise EvaluationError(
+                f"slide {one.slide} belongs to {len(own)} {word}s", _WHERE, f"Give each slide one {word}."
+            )
+        names.append(own.pop())
+    return np.unique(np.array(names, dtype=str), return_inverse=True)[1].astype(np.int64)
+
+
+def _checked(name: str, features: np.ndarray, n: int) -> np.ndarray:
+    if features.ndim != 2 or len(features) != n:
+        raise ValueError(f"{name} has shape {features.shape} for {n} tiles")
+    return features
+
+
+def _warnings(pairs: Sequence[SlidePairs], dropped: Mapping[str, str], far_um: float) -> tuple[str, ...]:
+    said = []
+    small = [one for one in pairs if one.limits.is_fallback]
+    if small:
+        near = [one.limits.near_um for one in small]
+        far = [one.limits.far_um for one in small]
+        said.append(
+            f"{len(small)} of {len(pairs)} slides are no larger than {far_um:.0f} um: their near limit is "
+            f"{min(near):.0f} to {max(near):.0f} um, their far limit {min(far):.0f} to {max(far):.0f} um."
+        )
+    if dropped:
+        said.append(f"{len(dropped)} slides have no pairs and were left out: {', '.join(sorted(dropped)[:5])}.")
+    return tuple(said)
