@@ -99,6 +99,7 @@ def test_a_saved_headed_encoder_gives_the_same_vectors_when_loaded(saved_headed,
 
 def test_a_saved_headed_encoder_opens_in_timm_without_its_head(saved_headed, network):
     model = timm.create_model(f"local-dir:{saved_headed[0]}", pretrained=True).eval()
+    assert json.loads((saved_headed[0] / "config.json").read_text())["num_features"] == model.num_features == 24
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model(x), network.eval()(x))

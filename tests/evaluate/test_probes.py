@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from histokin.evaluate import (
 )
 from histokin.evaluate.probes.linear import C_GRID, fit, logistic, probabilities
 from histokin.evaluate.probes.outcome import Part, class_task, scaled
-from histokin.evaluate.probes.ridge import _path
+from histokin.evaluate.probes.ridge import ALPHAS, _path
 from histokin.evaluate.probes.run import run_probe
+
+GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 
 
 def world(n_patients=8, n_each=12, width=6, signal=1.5, seed=0):
@@ -36,8 +39,8 @@ def world(n_patients=8, n_each=12, width=6, signal=1.5, seed=0):
     return x, [f"c{one}" for one in label], [f"p{one}" for one in patient]
 
 
-def test_golden_logistic_regression(golden, f1):
-    case = golden["logreg_F1"]
+def test_golden_logistic_regression(f1):
+    case = GOLDEN["logreg_F1"]
     is_train = f1.patient < 16
     train, test = scaled(f1.x[is_train], f1.x[~is_train])
     truth, asked = f1.label[is_train], f1.label[~is_train]
@@ -59,8 +62,8 @@ def golden_split(f1):
 
 
 @pytest.mark.parametrize("k", [5, 10, 20])
-def test_golden_neighbours(golden, f1, k):
-    expected = golden["knn_dino_F1"]["expected"][f"k{k}"]
+def test_golden_neighbours(f1, k):
+    expected = GOLDEN["knn_dino_F1"]["expected"][f"k{k}"]
     task, is_test = golden_split(f1)
     outcome = run_probe(f1.x, task, NeighbourProbe(k=k))
     said, truth = outcome.predicted[is_test], f1.label[is_test]
@@ -70,8 +73,8 @@ def test_golden_neighbours(golden, f1, k):
     assert outcome.probabilities[is_test][0] == pytest.approx(expected["proba_first"], abs=1e-7)
 
 
-def test_golden_macro_area_through_the_whole_probe(golden, f1):
-    expected = golden["logreg_F1"]["expected"]["C0.1"]["macro_ovr_auc"]
+def test_golden_macro_area_through_the_whole_probe(f1):
+    expected = GOLDEN["logreg_F1"]["expected"]["C0.1"]["macro_ovr_auc"]
     task, is_test = golden_split(f1)
     outcome = run_probe(f1.x, task, LinearProbe(c=0.1, is_balanced=False))
     from histokin.evaluate.probes.scores import macro_auc
@@ -138,7 +141,7 @@ def test_rows_in_another_order_give_the_same_figures(probe):
 
 
 def test_labels_of_the_held_out_part_choose_nothing():
-    x, label, patient = world(n_patients=5)
+    x, label, patient = world(n_patients=4, n_each=8)
     own = np.array(patient) == "p2"
     wrong = [("c1" if one == "c0" else "c0") if mine else one for one, mine in zip(label, own, strict=True)]
     first, second = (linear_probe(x, y, patient).outcomes["features"][0] for y in (label, wrong))
@@ -186,7 +189,7 @@ def test_a_class_of_one_group_is_never_predicted_there_and_this_is_told():
         probed = compare_probes({"e": x}, label, patient, probe=probe)
         fold = probed.outcomes["e"][0].folds[3]
         assert fold.missing == ("rare",)
-        rare = [line for line in probed.per_class if line.label == "rare"][0]
+        rare = next(line for line in probed.per_class if line.label == "rare")
         assert (rare.recall, rare.n_rows, rare.n_clusters) == (0.0, 4, 1)
         assert any("With p3 held out no row of rare" in said for said in probed.warnings)
 
@@ -211,12 +214,15 @@ def test_balanced_weights_give_the_rare_class_its_due():
 
 
 def test_labels_shuffled_between_groups_fall_to_chance():
-    """Labels constant per patient and exchanged between patients; half-width from the spread of 60 exchanges."""
+    """Labels constant per patient and exchanged between patients, judged by the standard error of 30 exchanges.
+
+    Below chance there is more room: a held-out patient's own class is the rarer one in what is left.
+    """
     rng = np.random.default_rng(0)
     patient = np.repeat(np.arange(12), 8)
     own = rng.permutation(np.arange(12) % 2)
     x = rng.normal(size=(96, 4)) + rng.normal(size=(12, 4))[patient]
-    x[:, 0] += 3 * own[patient]
+    x[:, 0] += 3 * (2 * own[patient] - 1)
     for probe in (LinearProbe(c=0.1), NeighbourProbe(k=5)):
 
         def score(labels, how=probe):
@@ -225,8 +231,9 @@ def test_labels_shuffled_between_groups_fall_to_chance():
             return np.mean([(said[task.truth == c] == c).mean() for c in (0, 1)])
 
         assert score(own) > 0.8
-        shuffled = [score(rng.permutation(own)) for _ in range(60)]
-        assert abs(np.mean(shuffled) - 0.5) < 4 * np.std(shuffled) / np.sqrt(60) + 0.05
+        shuffled = [score(rng.permutation(own)) for _ in range(30)]
+        error = np.std(shuffled) / np.sqrt(30)
+        assert 0.5 - 4 * error - 1 / 11 < np.mean(shuffled) < 0.5 + 4 * error
 
 
 def test_shuffled_values_are_not_predicted():
@@ -262,7 +269,7 @@ def test_encoders_are_compared_on_the_same_draws():
     assert (same.value, same.interval.low, same.interval.high) == (0, 0, 0)
     assert same.p == 1
     assert lead.interval.low > 0
-    assert lead.p < 0.01
+    assert lead.p < 0.05
     assert lead.p_holm == pytest.approx(2 * lead.p)
     assert lead.value == pytest.approx(
         probed.figure("balanced_accuracy").value - probed.figure("balanced_accuracy", "blind").value
@@ -405,3 +412,11 @@ def test_importing_the_room_does_not_load_scikit_learn():
 
 def test_a_part_knows_nothing_of_the_rows_held_out():
     assert {field.name for field in fields(Part)} == {"x", "truth", "groups", "n_classes", "n_inner"}
+
+
+def test_ties_take_the_stronger_regularisation():
+    """Features that do not vary: all settings are equally good."""
+    x, (_, label, patient) = np.ones((96, 3)), world()
+    assert {fold.setting for fold in linear_probe(x, label, patient).outcomes["features"][0].folds} == {C_GRID[0]}
+    values = np.random.default_rng(0).normal(size=96)
+    assert {fold.setting for fold in ridge_probe(x, values, patient).outcomes["features"][0].folds} == {ALPHAS[-1]}

@@ -1,6 +1,8 @@
 """Folds: the golden assignment, scikit-learn's rule, and what no fold may ever do."""
 
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 
 from histokin.evaluate.probes.folds import Split, grouped_folds, outer_folds
 
+GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 
-def test_set_f1_gives_the_golden_folds(golden, f1):
-    expected = golden["stratified_group_kfold_F1"]["expected"]
+
+def test_set_f1_gives_the_golden_folds(f1):
+    expected = GOLDEN["stratified_group_kfold_F1"]["expected"]
     row = np.arange(240)
     kept = row % 10 < 4 + f1.patient % 7
     folds = grouped_folds(f1.patient[kept], 4, f1.label[kept])
@@ -76,3 +80,8 @@ def test_one_group_is_left_out_up_to_twenty_and_five_folds_are_made_of_more():
 def test_a_split_without_folds_is_refused(wrong):
     with pytest.raises(ValueError, match="a split needs"):
         Split(**wrong)
+
+
+def test_a_tie_goes_to_the_fold_with_fewer_rows():
+    groups, strata = np.array([0, 0, 0, 1, 2]), np.array([1, 1, 1, 1, 0])
+    assert grouped_folds(groups, 2, strata).tolist() == [0, 0, 0, 1, 1]

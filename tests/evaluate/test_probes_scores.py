@@ -1,6 +1,8 @@
 """Metrics of probes as functions of cluster weights, against repeated rows, scikit-learn, scipy and golden figures."""
 
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from histokin.evaluate.probes.scores import (
 )
 
 P, N = 6, 90
+GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 FOLDS = (Fold(("a",), 1, 1, 1.0),)
 
 
@@ -162,26 +165,26 @@ def test_balanced_accuracy_of_a_resample_is_over_the_classes_it_holds():
     assert score.statistic(np.array([[1.0, 1], [2, 0], [0, 2]])).tolist() == [0.75, 0.5, 1.0]
 
 
-def test_calibration_meets_the_golden_figures(golden, f1):
+def test_calibration_meets_the_golden_figures(f1):
     generator = sys.modules[type(f1).__module__]  # conftest's, which no test can import by name
     gaussian, uniform = generator.gaussian, generator.uniform
-    n = golden["calibration"]["input"]["n"]
+    n = GOLDEN["calibration"]["input"]["n"]
     truth = np.array([int(3 * uniform(62, i)) for i in range(n)])
     logits = np.array([[2.5 * gaussian(61, 3 * i + j) for j in range(3)] for i in range(n)])
     logits[np.arange(n), truth] += 2
-    assert logits[:2] == pytest.approx(np.array(golden["calibration"]["input"]["first_logits"]))
+    assert logits[:2] == pytest.approx(np.array(GOLDEN["calibration"]["input"]["first_logits"]))
     proba = np.exp(logits - logits.max(axis=1, keepdims=True))
     proba /= proba.sum(axis=1, keepdims=True)
     task = class_task([str(t) for t in truth], [str(i % 2) for i in range(n)], split=Split())
     found = {s.metric: s.value(2) for s in probe_scores(task, Outcome(proba.argmax(axis=1), proba, FOLDS))}
-    expected = golden["calibration"]["expected"]
+    expected = GOLDEN["calibration"]["expected"]
     assert found["accuracy"] == pytest.approx(expected["acc"])
     assert found["ece"] == pytest.approx(expected["ece15"], abs=1e-6)
     assert found["nll"] == pytest.approx(expected["nll"], abs=1e-6)
 
 
-def test_calibration_meets_the_hand_case(golden):
-    case = golden["calibration_tiny"]
+def test_calibration_meets_the_hand_case():
+    case = GOLDEN["calibration_tiny"]
     proba, truth = np.array(case["input"]["p"]), np.array(case["input"]["y"])
     found = expected_calibration_error(proba, truth, np.zeros(4, int), 1, n_bins=case["input"]["bins"])
     assert found(np.ones((1, 1)))[0] == pytest.approx(case["expected"]["ece"])

@@ -22,9 +22,7 @@ class ProcessFailed(AssertionError):
     """One of the processes raised an error, or did not end in time."""
 
 
-def run_in_processes(
-    function: Callable[..., Any], *arguments: Any, size: int = 2, limit_s: float = 120, group: bool = True
-) -> list[Any]:
+def run_in_processes(function: Callable[..., Any], *arguments: Any, size: int = 2, limit_s: float = 120) -> list[Any]:
     """`function(World, *arguments)` in each of `size` fresh processes that form a gloo group; warnings are errors.
 
     The first failure ends all of them: the others may be waiting for it.
@@ -34,7 +32,6 @@ def run_in_processes(
         arguments: picklable, without classes of the test's own file; the same for all.
         size: number of processes.
         limit_s: after which they are killed.
-        group: False leaves the start of the group to the function.
 
     Returns:
         What it returned (picklable), in the order of ranks.
@@ -44,7 +41,7 @@ def run_in_processes(
     """
     with tempfile.TemporaryDirectory(prefix="histokin-processes-") as name:
         folder = Path(name)
-        job = (inspect.getsourcefile(function), function.__name__, arguments, size, limit_s, group)
+        job = (inspect.getsourcefile(function), function.__name__, arguments, size, limit_s)
         (folder / "job").write_bytes(pickle.dumps(job))
         environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
         processes = [_launch(folder, rank, environment) for rank in range(size)]
@@ -54,14 +51,25 @@ def run_in_processes(
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 for process in processes:  # a failed one may leave others waiting
                     process.kill()
-                failures = [future.exception() for future in done if future.exception()]
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
-        if failures:
-            raise ProcessFailed("\n".join(map(str, failures)))
+        # Where one process fails, the error of another that lost its peer may come first.
+        told = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("error-*"))]
+        told += [str(future.exception()) for future in done if future.exception()]
+        if told:
+            raise ProcessFailed("\n".join(told))
         return [pickle.loads((folder / f"result-{rank}").read_bytes()) for rank in range(size)]
+
+
+def fail_in_the_second(world: Any) -> None:
+    """The others wait for the second process, which fails: for the tests of this file. It loads little."""
+    from histokin.learn.distributed import wait_for_all
+
+    if world.rank == 1:
+        raise RuntimeError("the second process has failed")
+    wait_for_all()
 
 
 def _launch(folder: Path, rank: int, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -87,7 +95,7 @@ def _end_of(process: subprocess.Popen[str], rank: int, limit_s: float) -> None:
 def _main(folder: Path, rank: int) -> None:
     from histokin.learn.distributed import World, start
 
-    source, name, arguments, size, limit_s, group = pickle.loads((folder / "job").read_bytes())
+    source, name, arguments, size, limit_s = pickle.loads((folder / "job").read_bytes())
     spec = importlib.util.spec_from_file_location(Path(source).stem, source)
     if spec is None or spec.loader is None:
         raise ImportError(source)
@@ -96,11 +104,13 @@ def _main(folder: Path, rank: int) -> None:
     spec.loader.exec_module(module)
     function, world = getattr(module, name), World(rank, size)
     warnings.simplefilter("error")
-    if group:
-        with start(world, backend="gloo", init=(folder / "store").as_uri(), limit_s=limit_s) as world:
+    with start(world, backend="gloo", init=(folder / "store").as_uri(), limit_s=limit_s):
+        try:
             result = function(world, *arguments)
-    else:
-        result = function(world, *arguments)
+        except BaseException as error:  # written before the group is left, which makes the others fail
+            told = f"process {rank}: {type(error).__name__}: {error}"
+            (folder / f"error-{rank}").write_text(told, encoding="utf-8")
+            raise
     (folder / f"result-{rank}").write_bytes(pickle.dumps(result))
 
 

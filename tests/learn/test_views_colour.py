@@ -167,12 +167,12 @@ def test_restaining_a_view_is_normalising_it_as_a_slide(tiles):
         np.testing.assert_allclose(result, expected, atol=1)
 
 
-@pytest.mark.parametrize("level", [0, 90, 248, 255])
+@pytest.mark.parametrize("level", [0, 90, 225, 248, 255])
 def test_flat_views_stay_finite_and_glass_stays_glass(level):
     template = torch.tensor([[[60.0, 25, -18], [10, 7, 6]]])
     found = restain(torch.full((1, 3, 16), level / 255), template)
     assert torch.isfinite(found).all()
-    if level > 240:
+    if level > 220:
         np.testing.assert_allclose(found, level / 255, atol=1e-5)
 
 

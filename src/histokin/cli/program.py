@@ -19,6 +19,7 @@ COMMANDS = {
     "embed": "Turn tiles into vectors.",
     "search": "Show where this tile or slide is found elsewhere.",
     "evaluate": "Measure retrieval under honest exclusion, beside the floors.",
+    "compare": "Train several encoders with one budget and judge them side by side.",
     "report": "Write the report page.",
 }
 INTERRUPTED, TERMINATED, EXCLUSIONS = 130, 143, 3

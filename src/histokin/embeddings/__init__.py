@@ -3,12 +3,13 @@
 Knows nothing of networks.
 """
 
-from histokin.embeddings.embedder import TileEmbedder, short_id
+from histokin.embeddings.embedder import ABOUT, TileEmbedder, short_id
 from histokin.embeddings.file import SlideEmbeddings, read_embeddings, write_embeddings
 from histokin.embeddings.stage import EmbedOutcome, check_fit, embed_cohort
 from histokin.embeddings.store import Embeddings, EmbeddingStore, count_vectors
 
 __all__ = [
+    "ABOUT",
     "EmbedOutcome",
     "EmbeddingStore",
     "Embeddings",

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+ABOUT = "encoder.json"
 SAMPLE_TILES = 16  # of a slide, from which its colours are known before it is embedded
 
 
@@ -35,6 +36,12 @@ class TileEmbedder(Protocol):
     def embed(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, px, px, 3) uint8 to (n, dim) float32; a tile's vector does not depend on its batch."""
         ...
+
+
+def about(embedder: TileEmbedder) -> dict[str, str]:
+    """What is written into a store's folder: name, fingerprint, and what the embedder shares with its random twins."""
+    twin = getattr(embedder, "twin", "")
+    return {"encoder": embedder.name, "fingerprint": embedder.fingerprint, "twin": twin}
 
 
 def fit_to_slide(embedder: TileEmbedder, sample: Callable[[], NDArray[np.uint8]]) -> TileEmbedder:

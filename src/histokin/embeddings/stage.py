@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from histokin.artefacts import Ledger
+from histokin.artefacts import Ledger, write_json
 from histokin.cohort import SlideRecord
-from histokin.embeddings.embedder import TileEmbedder, fit_to_slide, sample_rows, short_id
+from histokin.embeddings.embedder import ABOUT, TileEmbedder, about, fit_to_slide, sample_rows, short_id
 from histokin.embeddings.file import write_embeddings
 from histokin.errors import EncoderMismatch, SlideError, SlideUnreadable
 from histokin.progress import Reporter, silent
@@ -69,6 +69,8 @@ def embed_cohort(
     for embedder in embedders:
         check_fit(embedder, tiling)
     ledgers = {e.name: _ledger(work, tiling, e) for e in embedders}
+    for embedder in embedders:
+        write_json(ledgers[embedder.name].folder / ABOUT, about(embedder))
     failed: list[SlideRecord] = []
     with report("embed", tiling.n_tiles, "tiles") as task:
         for record in tiling.records:

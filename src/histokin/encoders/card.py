@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -67,6 +67,11 @@ class EncoderCard:
             raise ValueError(f"head must be widths >= 1 that end in embed_dim {self.embed_dim}, got {self.head}")
         if self.normalise not in (NO_STAIN, LAB_STAIN):
             raise ValueError(f"normalise must be {NO_STAIN} or {LAB_STAIN}, got {self.normalise!r}")
+
+
+def twin_of(card: EncoderCard) -> str:
+    """What an encoder shares with its twins of other weights, 8 hex digits: all of the fingerprint but the weights."""
+    return fingerprint(replace(card, weights_sha256=""))[:8]
 
 
 def fingerprint(card: EncoderCard) -> str:

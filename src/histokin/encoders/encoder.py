@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from histokin.encoders.card import NO_STAIN, EncoderCard, fingerprint
+from histokin.encoders.card import NO_STAIN, EncoderCard, fingerprint, twin_of
 from histokin.errors import EncoderError
 from histokin.tissue.colour import TARGET, LabStatistics, lab_statistics, normalise_lab
 
@@ -54,6 +54,11 @@ class Encoder:
     def name(self) -> str:
         """What people call it."""
         return self.card.name
+
+    @property
+    def twin(self) -> str:
+        """What it shares with its twins of random weights; see `twin_of`."""
+        return twin_of(self.card)
 
     @property
     def mpp(self) -> float:

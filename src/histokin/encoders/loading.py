@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from histokin.encoders.card import EncoderCard, weights_digest
+from histokin.encoders.card import EncoderCard, twin_of, weights_digest
 from histokin.encoders.encoder import Encoder
 from histokin.encoders.folder import open_folder
 from histokin.encoders.networks import (
@@ -133,7 +133,7 @@ def random_encoder(card: EncoderCard, seed: int, *, device: str = "auto") -> Enc
         network = with_head(network, card.head)
     twin = dataclasses.replace(
         card,
-        name=f"{card.name}-random-{seed}",
+        name=f"random-{twin_of(card)}-{seed}",
         weights_sha256=weights_digest(network.state_dict()),
         method="random",
         run="",

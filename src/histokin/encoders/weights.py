@@ -21,7 +21,7 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher")
 HEADS = ("fc.", "head.", "classifier.", "instDis", "groupDis", "projector.", "predictor.")
 PARALLEL = "module."  # torch's DataParallel writes it before every key
 
-# Packages (and plain types) whose objects lie beside the tensors in checkpoints of training frameworks (options, callbacks, counters).
+# Packages and plain types whose objects (options, callbacks, counters) training frameworks save beside the tensors.
 # They are read as empty stand-ins: none of their code is imported or run.
 BYSTANDERS = (
     "__main__",

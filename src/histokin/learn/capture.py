@@ -54,7 +54,7 @@ def captured(
     return LossNotFinite(
         error.what,
         path,
-        f"{error.remedy} This folder holds the step's state, samples and pixels (histokin.learn.replay meets it again); "
+        f"{error.remedy} This folder holds the step's state, samples and pixels: histokin.learn.replay meets it again; "
         "the same command goes on from the last checkpoint.",
     )
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,7 +23,6 @@ Backend = Literal["auto", "gloo", "nccl"]
 
 # Small things (row numbers, flags, objects) travel by the CPU, gradients and features from GPU to GPU.
 _BOTH = "cpu:gloo,cuda:nccl"
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,8 @@ def start(
     try:
         yield World.current()
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():  # what ran inside may have left it already
+            dist.destroy_process_group()
 
 
 def gathered(x: Tensor, world: World | None = None) -> Tensor:
@@ -109,7 +108,7 @@ def gathered(x: Tensor, world: World | None = None) -> Tensor:
         (W * n, ...) in the order of ranks; x itself in a single process.
     """
     world = world or World.current()
-    return x if world.size == 1 else _Gather.apply(x, world)  # pyright: ignore[reportReturnType] - apply is untyped
+    return x if world.size == 1 else _Gather.apply(x, world)
 
 
 def gathered_ids(ids: Tensor, world: World | None = None) -> Tensor:
@@ -129,7 +128,7 @@ def summed(x: Tensor) -> Tensor:
     Args:
         x: any shape, equal in all processes; float32 or better.
     """
-    return x if World.current().size == 1 else _Sum.apply(x)  # pyright: ignore[reportReturnType] - apply is untyped
+    return x if World.current().size == 1 else _Sum.apply(x)
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -227,8 +226,11 @@ class GatheredBatchNorm(_BatchNorm):
     @classmethod
     def of(cls, norm: nn.Module) -> "GatheredBatchNorm":
         """In place of a BatchNorm, with the very same parameters and buffers."""
-        if type(norm) not in _NORMS or not isinstance(norm, _BatchNorm):
-            known = ", ".join(kind.__name__ for kind in _NORMS)
+        from timm.layers.norm_act import BatchNormAct2d  # seconds, which joining the others need not wait for
+
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
+        if type(norm) not in kinds or not isinstance(norm, _BatchNorm):
+            known = ", ".join(kind.__name__ for kind in kinds)
             raise ValueError(f"{type(norm).__name__} cannot be synchronised over processes; known: {known}")
         with torch.device("meta"):  # nothing of it stays: parameters and buffers are taken over below
             new = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
@@ -247,15 +249,16 @@ class GatheredBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """(N, C, ...) floating to the same shape and dtype."""
-        world = World.current()
-        x = self._over_all(input, world) if self.training and world.size > 1 else super().forward(input)
+        joins = self.training and World.current().size > 1
+        x: Tensor = self._over_all(input) if joins else super().forward(input)  # pyright: ignore[reportArgumentType, reportCallIssue, reportAssignmentType] - the decorator is untyped
         for child in self.children():  # drop, then act
             x = child(x)
         return x
 
-    def _over_all(self, x: Tensor, world: World) -> Tensor:
+    @torch.compiler.disable  # an exchange cannot be compiled; what lies between two of them can
+    def _over_all(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
-        y, mean, var, count = _Normalise.apply(x, self.weight, self.bias, self.eps, world)  # pyright: ignore[reportGeneralTypeIssues] - apply is untyped
+        y, mean, var, count = _Normalise.apply(x, self.weight, self.bias, self.eps, World.current())
         if self.track_running_stats:
             self._remember(mean, var * (count / (count - 1)))
         return y
@@ -287,7 +290,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's names
         """With h the normalised x and sums over all processes (Ioffe & Szegedy 2015, section 3).
 
         dx = weight / sigma (dy - sum(dy) / n - h sum(dy h) / n). The gradients of weight and bias are this process's
@@ -306,8 +309,7 @@ class _Normalise(torch.autograd.Function):
             total /= count
             scale = inverse if weight is None else inverse * weight
             dx = (d - total[0].view(shape)).sub_(h.mul_(total[1].view(shape))).mul_(scale.view(shape)).to(x.dtype)
-        dweight = None if weight is None else own[1].to(weight.dtype)
-        dbias = own[0].to(weight.dtype) if ctx.needs_input_grad[2] else None
+        dbias, dweight = (None, None) if weight is None else own.to(weight.dtype).unbind()
         return dx, dweight, dbias, None, None
 
 
@@ -336,7 +338,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator's names
         total = gradient.to(torch.promote_types(gradient.dtype, torch.float32), copy=True).contiguous()
         dist.all_reduce(total)
         return total[ctx.world.own(len(total))].to(gradient.dtype), None
@@ -349,7 +351,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(_: Any, gradient: Tensor) -> Tensor:
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         return _all_summed(gradient)
 
 

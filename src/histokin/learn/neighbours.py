@@ -99,8 +99,8 @@ def _into_cells(slides: np.ndarray, positions: np.ndarray, radius: float) -> tup
     most = math.isqrt(2**62 // max(len(numbers), 1)) - 4  # cells along an axis, so that keys fit int64
     # A little wider than the radius, so that rounding never puts a neighbour two cells away.
     side = max(radius * (1 + 1e-6), extent / most)
-    # Empty cells all round: what lies beside the last cell of a column or slide is no other's first.
-    column, row = ((positions - corner) / side).astype(np.int64).T + 1
+    # An empty row ends each column and an empty column each slide: no cell lies beside one of another column or slide.
+    column, row = ((positions - corner) / side).astype(np.int64).T
     n_columns, n_rows = int(column.max(initial=0)) + 2, int(row.max(initial=0)) + 2
     keys = (slide * n_columns + column) * n_rows + row
     return np.argsort(keys, kind="stable"), keys, n_rows

@@ -164,11 +164,17 @@ def make_batch(share: Share, tiles: np.ndarray, setting: Setting, *, n_views: in
     """Turn read tiles into the views of a step."""
     recipe, device = setting.recipe, setting.device
     on_device = torch.from_numpy(tiles).to(device)
-    drawn = {"seed": recipe.seed, "step": step, "samples": share.places, "templates": setting.templates}
+    drawn = {
+        "seed": recipe.seed,
+        "step": step,
+        "samples": share.places,
+        "templates": setting.templates,
+        "field_px": tiles.shape[1],
+    }
     plan = plan_views(recipe.views, setting.px, **drawn, n_views=n_views)
     views, local = make_views(on_device, plan, recipe.views), None
     if recipe.views.local.count:
-        spec = local_spec(recipe.views)
+        spec = local_spec(recipe.views, n_views)
         plan = plan_views(
             spec,
             setting.px,
@@ -211,7 +217,7 @@ def take_look(state: TrainState, source: PixelSource, probe: np.ndarray, setting
     embeddings = []
     for start in range(0, len(probe), LOOK_BATCH):
         tiles = torch.from_numpy(source.read(probe[start : start + LOOK_BATCH])).to(device)
-        plan = central_plan(len(tiles), spec, tiles.shape[1])
+        plan = central_plan(len(tiles), spec, px, source.field_px)
         embeddings.append(_embed(encoder, make_views(tiles, plan, spec), recipe))
     some = torch.from_numpy(source.read(probe[:: max(1, len(probe) // ALIGNMENT_TILES)][:ALIGNMENT_TILES])).to(device)
     plan = plan_views(
@@ -222,6 +228,7 @@ def take_look(state: TrainState, source: PixelSource, probe: np.ndarray, setting
         samples=np.arange(len(some)),
         purpose="probe views",
         templates=setting.templates,
+        field_px=source.field_px,
     )
     views = make_views(some, plan, spec)
     first, second = (_embed(encoder, part, recipe) for part in views.chunk(2))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from histokin.artefacts import Receipt, digest_of
 from histokin.cohort import leave_out_units
-from histokin.errors import SlideError, TrainingError
+from histokin.errors import RecipeError, SlideError, TrainingError
 from histokin.learn.pixels import JoinedPixels, Labels, Places, SomePixels
 from histokin.pipeline.gathering import PURE
 from histokin.progress import Reporter, silent
@@ -35,11 +35,35 @@ class Without:
     unit: Literal["slide", "patient", "site"]
     names: frozenset[str]
 
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> "Without | None":
+        """From `UNIT=NAME,NAME` texts of one unit; None from none.
+
+        Raises:
+            RecipeError: another form, or several units.
+        """
+        if not texts:
+            return None
+        pairs = [text.partition("=") for text in texts]
+        units = {unit for unit, _, _ in pairs}
+        unit = units.pop() if len(units) == 1 else ""
+        names = frozenset(name.strip() for _, _, names in pairs for name in names.split(",") if name.strip())
+        match unit:
+            case "slide" | "patient" | "site":
+                if names:
+                    return cls(unit, names)
+            case _:
+                pass
+        raise RecipeError(
+            "what is kept out is named as slide=A,B or patient=A,B or site=A,B", " ".join(texts), "Correct it."
+        )
+
 
 class CohortPixels:
     """A workspace's packed tiles as the trainer wants them; see `learn.PixelSource`.
 
     Attributes:
+        table_rows: (n,) int64 row in its slide's tile table.
         units: (n,) object, whose each tile is: the leave-out unit, as a rule the patient.
         slide_names: (n,) object, the slide's id.
         sites: (n,) object, where it was scanned.
@@ -48,7 +72,7 @@ class CohortPixels:
     def __init__(self, packed: PackedTiles, tiling: Tiling, label: str) -> None:
         self._packed = packed
         self.px, self.field_px, self.mpp, self.digest = packed.px, packed.field_px, packed.mpp, packed.digest
-        self.slides = packed.slides
+        self.slides, self.table_rows = packed.slides, packed.table_rows
         self.cohorts = np.zeros(len(packed), np.int64)
         by_name = {record.file_name: record for record in tiling.records}
         units = leave_out_units(tiling.cohort)
@@ -64,7 +88,7 @@ class CohortPixels:
             sites += [record.site] * len(rows)
         self.units, self.slide_names, self.sites = (np.array(each, object) for each in (owners, names, sites))
         known = [each for each in centres if each is not None]
-        self.places = Places(np.concatenate(known), _pitch(tiling)) if len(known) == len(centres) else None
+        self.places = Places(np.concatenate(known), tiling.pitch_um) if len(known) == len(centres) else None
         self.labels = _coded(np.concatenate(labels), self.units) if label else None
         if self.labels is not None:
             codes = hashlib.sha256(self.labels.codes.tobytes()).hexdigest()
@@ -80,11 +104,6 @@ class CohortPixels:
     def close(self) -> None:
         """Close all files."""
         self._packed.close()
-
-
-def _pitch(tiling: Tiling) -> float:
-    """Um between neighbouring tiles; ready tiles are taken to lie side by side."""
-    return tiling.spec.tile_um if tiling.spec.is_given else tiling.spec.step_px * tiling.spec.mpp
 
 
 def _labels_of(table: TileTable, rows: NDArray[np.int64], column: str, of_slide: str) -> NDArray[np.object_]:

@@ -1,12 +1,13 @@
 """Search from a workspace: which tiles, or slides, of other patients are most like this one."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from histokin.embeddings import EmbeddingStore, short_id
+from histokin.embeddings import ABOUT, EmbeddingStore, short_id
 from histokin.errors import StoreError
 from histokin.pipeline.choosing import DEFAULT_RUN, run_fingerprint, run_names
 from histokin.pipeline.floor_names import STATISTIC_FLOORS, is_floor
@@ -69,14 +70,14 @@ def _finished_stores(folder: Path) -> list[Path]:
 
 
 def find_floors(store: Path) -> dict[str, list[Path]]:
-    """The floors' stores that lie beside an encoder's, by floor; `random` holds that encoder's own three."""
-    name = EmbeddingStore(store).encoder
+    """The floors' stores that lie beside an encoder's, by floor; `random` holds that encoder's own three twins."""
+    twin = json.loads((store / ABOUT).read_text(encoding="utf-8"))["twin"]
     found: dict[str, list[Path]] = {}
     beside = {EmbeddingStore(path).encoder: path for path in _finished_stores(store.parent)}
     for other, path in sorted(beside.items()):  # by name: the seeds of `random` in their order
         if other in STATISTIC_FLOORS:
             found[other] = [path]
-        elif is_floor(other) and other.startswith(f"{name}-random-"):
+        elif is_floor(other) and other.startswith(f"random-{twin}-"):
             found.setdefault("random", []).append(path)
     return {floor: found[floor] for floor in (*STATISTIC_FLOORS, "random") if floor in found}
 

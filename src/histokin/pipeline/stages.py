@@ -18,7 +18,7 @@ from histokin.workspace import Workspace
 
 if TYPE_CHECKING:
     from histokin.embeddings import EmbedOutcome, TileEmbedder
-    from histokin.learn import Recipe, TrainingResult
+    from histokin.learn import PixelSource, Recipe, TrainingResult
     from histokin.pipeline.packing import Without
 
 
@@ -138,23 +138,50 @@ def pretrain(
     Raises:
         TrainingError: see `learn.pretrain` and `packing.training_pixels`.
     """
-    from histokin.learn import pretrain as train
-    from histokin.learn.checkpoint import CheckpointMismatch
     from histokin.pipeline.packing import training_pixels
 
-    folder = work.run(name)
     places = [(work, tiling), *((other, open_tiling(other)) for other in map(Workspace.open, also))]
     with training_pixels(places, recipe, report, without=without, at_most=at_most) as pixels:
-        try:
-            return train(pixels, recipe, folder, report=report, device=device)
-        except CheckpointMismatch:
-            finished = folder / "result.json"
-            if not replace or not finished.exists():
-                raise  # an unfinished run of another recipe is hours that one wrong flag must not cost
-            aside = set_aside(folder, digest_file(finished)[:8])
-            result = train(pixels, recipe, folder, report=report, device=device)
-            note = f"run {name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
-            return replace_fields(result, notes=(*result.notes, note))
+        return train(pixels, recipe, work.run(name), report, device=device, replace=replace)
+
+
+def train(
+    pixels: "PixelSource",
+    recipe: "Recipe",
+    folder: Path,
+    report: Reporter = silent,
+    *,
+    device: str = "auto",
+    replace: bool = False,
+) -> "TrainingResult":
+    """`learn.pretrain`, which with `replace` sets a finished run of another recipe or other tiles aside."""
+    from histokin.learn import pretrain as run
+    from histokin.learn.checkpoint import CheckpointMismatch
+
+    try:
+        return run(pixels, recipe, folder, report=report, device=device)
+    except CheckpointMismatch:
+        finished = folder / "result.json"
+        if not replace or not finished.exists():
+            raise  # an unfinished run of another recipe is hours that one wrong flag must not cost
+        aside = set_aside(folder, digest_file(finished)[:8])
+        result = run(pixels, recipe, folder, report=report, device=device)
+        note = f"run {folder.name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
+        return replace_fields(result, notes=(*result.notes, note))
+
+
+def with_mpp(work: Workspace, tiling: Tiling, mpp: float | None, report: Reporter = silent) -> Tiling:
+    """The workspace's slides tiled at another pixel size, with as many pixels a tile; ready tiles keep their field.
+
+    The tiling that the workspace's commands use stays what it was.
+    """
+    if mpp is None or abs(mpp / tiling.spec.mpp - 1) < 1e-6:
+        return tiling
+    spec = tiling.spec
+    if spec.is_given:
+        px = max(8, round(spec.tile_um / mpp))
+        return tile_cohort(work, tiling.cohort, replace_fields(spec, tile_px=px, mpp=spec.tile_um / px), report=report)
+    return tile_cohort(work, tiling.cohort, replace_fields(spec, mpp=mpp), report=report)
 
 
 def embed(

@@ -49,6 +49,11 @@ class Tiling:
         return sum(r.facts["n_kept"] for r in self.receipts.values())
 
     @property
+    def pitch_um(self) -> float:
+        """Step between neighbouring tiles; ready tiles are taken to lie side by side."""
+        return self.spec.tile_um if self.spec.is_given else self.spec.step_px * self.spec.mpp
+
+    @property
     def records(self) -> tuple[SlideRecord, ...]:
         """The slides that have tiles, in order."""
         return tuple(r for r in self.cohort.usable if r.slide in self.receipts)

@@ -265,13 +265,13 @@ GRADIENTS = {
         A,
         lambda a: losses.pair_contrastive(a, second_of(a), NEAR, margin=2, power=2, normalise=False).loss,
     ),
-    "npid softmax t=0.07 wrt A": (A, lambda a: npid_gradient(a)),
+    "npid softmax t=0.07 wrt A": (A, npid_gradient),
     "barlow wrt A": (A, lambda a: losses.barlow_twins(a, second_of(a)).loss),
     "vicreg wrt A": (A, lambda a: losses.vicreg(a, second_of(a)).loss),
-    "kde kappa=5 wrt A": (A, lambda a: losses.kde(a)),
-    "koleo wrt A": (A, lambda a: losses.koleo(a)),
-    "dino wrt first student view": ((3, 7, 0), lambda a: dino_gradient(a)),
-    "sgcl_spatial clean T=0.5 wrt q": ((4, 5, 8), lambda a: spatial_gradient(a)),
+    "kde kappa=5 wrt A": (A, losses.kde),
+    "koleo wrt A": (A, losses.koleo),
+    "dino wrt first student view": ((3, 7, 0), dino_gradient),
+    "sgcl_spatial clean T=0.5 wrt q": ((4, 5, 8), spatial_gradient),
 }
 
 

@@ -64,7 +64,7 @@ def test_a_collapsed_encoder_gives_log_of_the_weights():
 def test_cluster_weights_by_hand():
     weights = cluster_weights(torch.tensor([0, 1]), torch.tensor([1, 0, 2]), beta=0.75)
     assert weights.tolist() == [[1, 0.25, 1], [0.25, 1, 1]]
-    with pytest.raises(ValueError, match="beta must lie in 0..1"):
+    with pytest.raises(ValueError, match="beta must lie in"):
         cluster_weights(torch.tensor([0]), torch.tensor([0]), beta=1.5)
 
 

@@ -21,7 +21,7 @@ def layouts():
     rng = np.random.default_rng(5)
     grid = np.stack(np.meshgrid(np.arange(9.0), np.arange(7.0)), -1).reshape(-1, 2) * 256
     line = np.stack([np.arange(30) * 100.0, np.full(30, 50.0)], -1)
-    angles = np.linspace(0, 2 * np.pi, 2500, endpoint=False)
+    angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     return {
         "one": np.array([[3.0, 4.0]]),
         "two": np.array([[0.0, 0.0], [3.0, 4.0]]),
@@ -38,6 +38,10 @@ def layouts():
         "repeated": rng.integers(0, 4, (100, 2)) * 300.0,
         "far from the origin": grid + 1e7,
         "circle": 9000 * np.stack([np.cos(angles), np.sin(angles)], -1),
+        # Its ends, at 170 and 370, are among the last corners.
+        "ellipse": turned(
+            np.stack([9000 * np.cos(angles - angles[170]), 7000 * np.sin(angles - angles[170])], -1), 153
+        ),
     }
 
 
@@ -59,6 +63,16 @@ def test_from_every_point_the_farthest_is_on_the_rim(name):
     rim = measure_extent(points).rim
     np.testing.assert_allclose(distances[:, rim].max(axis=1), distances.max(axis=1), rtol=1e-9)
     assert len(set(rim.tolist())) == len(rim)
+
+
+@every_layout
+def test_the_size_of_the_chunks_changes_nothing(name, monkeypatch):
+    points = layouts()[name]
+    expected = measure_extent(points).length
+    monkeypatch.setattr("histokin.learn.sampling.extents._CHUNK", 3)
+    extent = measure_extent(points)
+    assert extent.length == expected
+    assert np.hypot(*(points[extent.ends[0]] - points[extent.ends[1]])) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_rim_of_a_grid_is_its_corners():

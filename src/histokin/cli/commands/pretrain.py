@@ -1,5 +1,6 @@
 """`histokin pretrain`."""
 
+import os
 from pathlib import Path
 
 import click
@@ -11,6 +12,9 @@ from histokin.cli.options import FOLDER, json_option, recipe_options, recipe_wit
 @click.argument("work", type=FOLDER)
 @recipe_options
 @click.option("--name", default="main", show_default=True, callback=run_name, help="Name of the run.")
+@click.option("--also", type=FOLDER, multiple=True, help="Train on this workspace's tiles as well; repeatable.")
+@click.option("--without", multiple=True, metavar="UNIT=A,B", help="Slides, patients or sites kept out of training.")
+@click.option("--max-tiles", type=click.IntRange(8), help="Train on so many tiles, drawn evenly from all.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dry-run", is_flag=True, help="Show the resolved recipe and what it would read, do nothing.")
 @json_option
@@ -22,11 +26,19 @@ def command(
     steps: int | None,
     seed: int | None,
     name: str,
+    also: tuple[Path, ...],
+    without: tuple[str, ...],
+    max_tiles: int | None,
     device: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train an encoder on the tiles of the workspace WORK, without labels."""
+    """Train an encoder on the tiles of the workspace WORK, without labels.
+
+    Under torchrun the processes share each batch; the result is that of one process.
+    """
+    from histokin.learn.distributed import World, start
+    from histokin.pipeline.packing import Without
     from histokin.pipeline.stages import open_tiling, pretrain
     from histokin.progress import on_stderr
     from histokin.workspace import Workspace
@@ -38,14 +50,33 @@ def command(
         from histokin.encoders.encoder import choose_device
         from histokin.learn import recipe_text, resolve_recipe
 
-        resolved = resolve_recipe(chosen, tiling.spec.tile_px, choose_device(device))
+        tilings = [tiling, *(open_tiling(Workspace.open(other)) for other in also)]
+        n_tiles = sum(each.n_tiles for each in tilings)
+        resolved = resolve_recipe(chosen, tiling.spec.tile_px, n_tiles, choose_device(device))
         if as_json:
-            show_json({"recipe": resolved, "n_tiles": tiling.n_tiles, "folder": place.run(name)})
+            show_json({"recipe": resolved, "n_tiles": n_tiles, "folder": place.run(name)})
             return
         click.echo(recipe_text(resolved))
-        click.echo(f"would train on {tiling.n_tiles} tiles of {tiling.spec} and write {place.run(name)}")
+        click.echo(f"would train on {n_tiles} tiles of {tiling.spec} and write {place.run(name)}")
         return
-    result = pretrain(place, tiling, chosen, name, on_stderr(), device=device)
+    world = World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))  # as torchrun sets them
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if world.size > 1 and device == "auto":
+        device = _own_device(local_rank)
+    with start(world, local_rank=local_rank, backend="gloo" if device == "cpu" else "auto"):
+        result = pretrain(
+            place,
+            tiling,
+            chosen,
+            name,
+            on_stderr(),
+            device=device,
+            also=also,
+            without=Without.parse(without),
+            at_most=max_tiles,
+        )
+    if not world.is_main:
+        return
     if as_json:
         show_json({"run": name, "result": result})
         return
@@ -53,3 +84,9 @@ def command(
         click.echo(f"note: {note}", err=True)
     click.echo(f"{result.steps} steps, {result.views} views, loss {result.loss:.3f}: {result.encoder}")
     click.echo(f"Next: histokin embed {work}")
+
+
+def _own_device(local_rank: int) -> str:
+    import torch
+
+    return f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"

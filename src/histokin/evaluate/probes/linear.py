@@ -58,12 +58,16 @@ class LinearProbe:
         )
 
 
-def logistic(c: float, *, is_balanced: bool, is_warm: bool = False) -> Any:
-    """An unfitted scikit-learn model of the probe's objective."""
+def logistic(c: float, *, is_balanced: bool, is_choosing: bool = False) -> Any:
+    """An unfitted scikit-learn model of the probe's objective; while choosing C a coarser optimum will do."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(
-        C=c, class_weight="balanced" if is_balanced else None, max_iter=_MAX_ITER, tol=1e-6, warm_start=is_warm
+        C=c,
+        class_weight="balanced" if is_balanced else None,
+        max_iter=_MAX_ITER,
+        tol=1e-4 if is_choosing else 1e-6,
+        warm_start=is_choosing,
     )
 
 
@@ -100,7 +104,7 @@ def _chosen_c(train: Part, *, is_balanced: bool) -> float | None:
         is_test = folds == fold
         x, test = scaled(train.x[~is_test], train.x[is_test])
         truth = train.truth[~is_test]
-        model = logistic(C_GRID[0], is_balanced=is_balanced, is_warm=True)
+        model = logistic(C_GRID[0], is_balanced=is_balanced, is_choosing=True)
         for i, c in enumerate(C_GRID):
             model.set_params(C=c)
             fit(model, x, truth)

@@ -175,7 +175,9 @@ def select_scalable(
     similarity = torch.cat(
         [bank_similarity(vectors, bank, block.clamp_min(0)) for block in members.split(_BLOCK, 1)], 1
     ).masked_fill(members < 0, -torch.inf)
-    similarity = similarity.masked_fill(similarity < threshold[:, None], -torch.inf)
+    # The row at the threshold itself came by another product, which rounds otherwise.
+    slack = 8 * torch.finfo(similarity.dtype).eps
+    similarity = similarity.masked_fill(similarity < threshold[:, None] - slack, -torch.inf)
     best = _best(members.reshape(len(q), -1), similarity.reshape(len(q), -1), rule.semantic_cap)
     propagated = union(best)
     positives = union(spatial, propagated)

@@ -45,7 +45,7 @@ def make_views(tiles: Tensor, plan: ViewPlan, spec: ViewSpec) -> Tensor:
     v = _jitter(v, plan).view(-1, 3, side, side)
     if len(plan.blurred):
         rows = _on(device, plan.blurred)
-        v[rows] = blur(v[rows], _on(device, plan.sigma).float(), spec.blur_sigma)
+        v[rows] = blur(v[rows], _on(device, plan.sigma.astype(np.float32)), spec.blur_sigma)
     if len(plan.solarised):
         rows = _on(device, plan.solarised)
         solarised = v[rows]

@@ -1,0 +1,326 @@
+"""`compare`: several encoders trained with one budget, judged on the same tiles, beside the floors and each other."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histokin.artefacts import Ledger, digest_file, digest_of, plain, read_lines, write_json
+from histokin.cohort import file_name_of
+from histokin.errors import EvaluationError
+from histokin.evaluate import Items, LinearProbe, RidgeProbe, Split, compare_probes, compare_spatial, rank_items
+from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
+from histokin.pipeline.evaluation import CHOSEN_COLUMNS
+from histokin.pipeline.gathering import Gathered, gather, tile_labels, tile_places
+from histokin.pipeline.packing import Without, training_pixels
+from histokin.pipeline.stages import embed, open_tiling, train, with_mpp
+from histokin.progress import Reporter, silent
+from histokin.tiles import Tiling
+from histokin.workspace import Workspace
+
+if TYPE_CHECKING:
+    from histokin.embeddings import TileEmbedder
+    from histokin.learn import Recipe, TrainingResult
+
+DOCUMENT = "comparison.json"
+RETRIEVAL = ("acc@1", "mmv@5")
+HEADLINES = {"classes": ("balanced_accuracy", "macro_f1", "acc@1", "mmv@5"), "values": ("spearman_within", "r2")}
+RANDOM = "random"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison came to.
+
+    Attributes:
+        folder: its workspace: runs/, evaluation/, report/.
+        document: the content of comparison.json.
+    """
+
+    folder: Path
+    document: dict[str, Any]
+
+    def to_text(self) -> str:
+        """The side-by-side tables."""
+        return "\n\n".join(_table(task) for task in self.document["tasks"])
+
+
+def compare(
+    plan: ComparisonPlan, out: Path | str, report: Reporter = silent, *, command: str = "histokin compare"
+) -> Comparison:
+    """Train every entry, embed every task's tiles by each and by the floors, judge them all; resumes where it stopped.
+
+    Args:
+        plan: what is asked.
+        out: the comparison's own workspace; nothing but embeddings is written into those of the plan.
+        report: progress.
+        command: shown on the page.
+
+    Raises:
+        HistokinError: says what, where and what to do.
+    """
+    work = Workspace.create(out)
+    trained = {entry.name: _trained(work, plan, entry, report) for entry in plan.entries}
+    judged = [table for task in plan.tasks for table in _judged(work, plan, task, trained, report)]
+    document = {
+        "title": plan.title or "Comparison of encoders",
+        "command": command,
+        "plan": plan,
+        "entries": [_entry(work, entry, trained[entry.name]) for entry in plan.entries],
+        "tasks": judged,
+    }
+    write_json(work.root / DOCUMENT, document)
+    return Comparison(work.root, plain(document))
+
+
+def recipe_of(plan: ComparisonPlan, entry: EntrySpec) -> "Recipe":
+    """The recipe an entry trains by."""
+    from histokin.learn import override, read_recipe
+
+    return override(read_recipe(entry.recipe), [f"seed={plan.seed}", *plan.settings, *entry.settings])
+
+
+def _trained(work: Workspace, plan: ComparisonPlan, entry: EntrySpec, report: Reporter) -> "TrainingResult":
+    places = []
+    for name in plan.train_of(entry):
+        place = Workspace.open(name)
+        places.append((place, with_mpp(place, open_tiling(place), entry.mpp, report)))
+    recipe, without = recipe_of(plan, entry), Without.parse(entry.without)
+    with training_pixels(places, recipe, report, without=without, at_most=entry.at_most) as pixels:
+        return train(pixels, recipe, work.run(file_name_of(entry.name)), report, device=plan.device, replace=True)
+
+
+def _entry(work: Workspace, entry: EntrySpec, result: "TrainingResult") -> dict[str, Any]:
+    """What is to be known of a training: what it was asked for and how it went."""
+    folder = work.run(file_name_of(entry.name))
+    lines = read_lines(folder / "metrics.jsonl")
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    every = max(1, len(losses) // 200)  # enough for a curve
+    return {
+        **plain(entry),
+        "method": json.loads((result.encoder / "card.json").read_text(encoding="utf-8"))["method"],
+        "fingerprint": result.fingerprint,
+        "steps": result.steps,
+        "views": result.views,
+        "batch": result.batch,
+        "loss": result.loss,
+        "losses": losses[::every],
+        "looks": [line["monitor"] for line in lines if "monitor" in line],
+        "alarms": result.alarms,
+        "notes": result.notes,
+        "recipe_file": str(folder / "recipe.yaml"),
+    }
+
+
+def _judged(
+    work: Workspace,
+    plan: ComparisonPlan,
+    task: TaskSpec,
+    trained: "Mapping[str, TrainingResult]",
+    report: Reporter,
+) -> list[dict[str, Any]]:
+    """The tables of one task: one for each pixel size that entries are judged at."""
+    tables = []
+    for mpp in dict.fromkeys(entry.mpp for entry in plan.entries):
+        entries = [entry for entry in plan.entries if entry.mpp == mpp]
+        place = Workspace.open(task.work)
+        tiling = with_mpp(place, open_tiling(place), mpp, report)
+        title = task.title + (f", {mpp:g} mpp" if mpp and len({e.mpp for e in plan.entries}) > 1 else "")
+        tables.append(_Judge(work, plan, task, entries, title).table(place, tiling, trained, report))
+    return tables
+
+
+class _Judge:
+    """One task at one pixel size."""
+
+    def __init__(
+        self, work: Workspace, plan: ComparisonPlan, task: TaskSpec, entries: Sequence[EntrySpec], title: str
+    ) -> None:
+        self._work, self._plan, self._task, self._entries, self._title = work, plan, task, entries, title
+
+    def table(
+        self, place: Workspace, tiling: Tiling, trained: "Mapping[str, TrainingResult]", report: Reporter
+    ) -> dict[str, Any]:
+        stores, floors, twins, tiling = self._embedded(place, tiling, trained, report)
+        ledger = Ledger(
+            self._work.evaluation(file_name_of(self._title)),
+            "comparison",
+            {"task": self._task, "seed": self._plan.seed, "entries": [e.name for e in self._entries]},
+        )
+        paths = [*stores.values(), *(path for group in floors.values() for path in group)]
+        inputs = {
+            "stores": [digest_file(path / "manifest.json") for path in paths],
+            "tables": digest_of([tiling.receipts[r.slide].digest for r in tiling.records]),
+            "cohort": tiling.cohort.digest,
+        }
+        path = ledger.folder / "table.json"
+        if ledger.find("table", inputs) is None:
+            ledger.forget("table")
+            first, *others = self._entries
+            beside = {entry.name: [stores[entry.name]] for entry in others}
+            gathered = gather(tiling, stores[first.name], {**beside, **floors})
+            write_json(path, {**self._measured(tiling, gathered, list(floors), report), "twins": twins})
+            ledger.commit("table", inputs, path)
+        ledger.write_manifest(["table"])
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _embedded(
+        self, place: Workspace, tiling: Tiling, trained: "Mapping[str, TrainingResult]", report: Reporter
+    ) -> tuple[dict[str, Path], dict[str, list[Path]], dict[str, str], Tiling]:
+        """Stores by entry and by floor, and which random floor is whose: entries of one architecture share theirs."""
+        from histokin.encoders import load_encoder
+        from histokin.pipeline.floors import STATISTICS, random_floor
+
+        encoders = {
+            entry.name: load_encoder(
+                trained[entry.name].encoder,
+                tile_px=tiling.spec.tile_px,
+                mpp=tiling.spec.mpp,
+                device=self._plan.device,
+                any_field=True,
+            )
+            for entry in self._entries
+        }
+        by_floor: dict[str, list[TileEmbedder]] = {floor.name: [floor] for floor in STATISTICS}
+        kinds = list(dict.fromkeys(encoder.twin for encoder in encoders.values()))
+        names = {kind: RANDOM if len(kinds) == 1 else f"{RANDOM} {number}" for number, kind in enumerate(kinds, 1)}
+        twins = {name: names[encoder.twin] for name, encoder in encoders.items()}
+        for name, encoder in encoders.items():
+            if twins[name] not in by_floor:
+                by_floor[twins[name]] = list(random_floor(encoder.card, self._plan.device))
+        embedders = [*encoders.values(), *(e for group in by_floor.values() for e in group)]
+        outcome, tiling = embed(place, tiling, embedders, report)
+        stores = {name: outcome.folders[encoder.name] for name, encoder in encoders.items()}
+        floors = {name: [outcome.folders[e.name] for e in group] for name, group in by_floor.items()}
+        return stores, floors, twins, tiling
+
+    def _measured(self, tiling: Tiling, gathered: Gathered, floors: list[str], report: Reporter) -> dict[str, Any]:
+        task, seed = self._task, self._plan.seed
+        names = [entry.name for entry in self._entries]
+        features = {names[0]: [gathered.main.features], **gathered.floors}
+        encoders = {name: features[name][0] for name in names}
+        beside = {name: features[name] if len(features[name]) > 1 else features[name][0] for name in floors}
+        kept = self._kept(tiling, gathered)
+        groups = {"patient": gathered.patient, "slide": gathered.slide, "site": gathered.site}
+        clusters = tile_labels(tiling, gathered.main, task.cluster) if task.cluster else None
+        how = {"floors": beside, "seed": seed, "progress": report}
+        split = {
+            "split": Split(unit=task.leave_out),
+            "clusters": clusters,
+            "cluster": task.cluster or task.leave_out,
+        }
+        if task.leave_out == "self":
+            raise EvaluationError(
+                "probes cannot leave out single tiles", task.title, "Leave out slide, patient or site."
+            )
+        measures: list[dict[str, Any]] = []
+        if task.value:
+            texts = np.where(kept, tile_labels(tiling, gathered.main, task.value), "")
+            values = np.array([float(text) if text else np.nan for text in texts])
+            probed = compare_probes(
+                encoders,
+                values,
+                groups[task.leave_out],
+                probe=RidgeProbe(),
+                within=gathered.slide,
+                **split,
+                **how,
+            )
+            measures.append(_measure("ridge probe", probed, names))
+        else:
+            labels = np.where(kept, self._labels(tiling, gathered), "")
+            probed = compare_probes(encoders, labels, groups[task.leave_out], probe=LinearProbe(), **split, **how)
+            measures.append(_measure("linear probe", probed, names))
+            items = Items.of(labels, gathered.patient, gathered.slide, gathered.site)
+            ranking = rank_items(encoders, items, leave_out=task.leave_out, k=(1, 5), **how)
+            measures.append(_measure("retrieval", ranking, names, RETRIEVAL))
+        if task.spatial:
+            places = tile_places(tiling, gathered.main)
+            spatial = compare_spatial(encoders, gathered.slide, places.centres_um, pitch_um=places.pitch_um, **how)
+            measures.append(_measure("distance ratio", spatial, names))
+        return {
+            "title": self._title,
+            "kind": "values" if task.value else "classes",
+            "task": task,
+            "entries": names,
+            "floors": floors,
+            "n_tiles": len(gathered.main),
+            "n_judged": int(kept.sum()),
+            "measures": measures,
+        }
+
+    def _labels(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.object_]:
+        for column in [self._task.label] if self._task.label else CHOSEN_COLUMNS:
+            labels = tile_labels(tiling, gathered.main, column)
+            if not any(labels):
+                by_slide = {r.slide: r.labels.get(column, "") for r in tiling.records}
+                labels = np.array([by_slide[slide] for slide in gathered.slide], object)
+            if any(labels):
+                return labels
+        raise EvaluationError(
+            f"no tile and no slide has a label {self._task.label or ' or '.join(CHOSEN_COLUMNS)!r}",
+            self._task.title,
+            "Name another with --label, or numbers with --value.",
+        )
+
+    def _kept(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.bool_]:
+        """(n,) which tiles meet the task's conditions."""
+        kept = np.ones(len(gathered.main), bool)
+        for condition in self._task.only:
+            column, _, wanted = condition.partition("=")
+            kept &= tile_labels(tiling, gathered.main, column) == wanted
+        return kept
+
+
+def _measure(name: str, found: Any, entries: list[str], metrics: Sequence[str] | None = None) -> dict[str, Any]:
+    """One way of judging: every row's figures, and each entry's differences to every other row."""
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        for figure in found.against(entry):
+            if metrics is not None and figure.metric not in metrics:
+                continue
+            row = rows.setdefault(figure.name, {"name": figure.name, "kind": figure.kind, "figures": {}})
+            of = row["figures"].setdefault(figure.metric, {"minus": {}})
+            of |= {"value": figure.value, "interval": figure.interval, "chance": figure.chance}
+            if figure.delta is not None:
+                main = rows.setdefault(entry, {"name": entry, "kind": "encoder", "figures": {}})
+                main["figures"].setdefault(figure.metric, {"minus": {}})["minus"][figure.name] = figure.delta
+    return {
+        "name": name,
+        "protocol": found.protocol,
+        "warnings": found.warnings,
+        "rows": list(rows.values()),
+    }
+
+
+def _table(task: dict[str, Any]) -> str:
+    """One task for a terminal: value and interval, and what remains after random weights and the best floor."""
+    metrics = [m for m in (*HEADLINES[task["kind"]], "addr") if any(_has(measure, m) for measure in task["measures"])]
+    lines = [f"{task['title']} ({task['n_judged']} tiles); 95 % intervals; * floor"]
+    for metric in metrics:
+        rows = next(measure["rows"] for measure in task["measures"] if _has(measure, metric))
+        floors = [row for row in rows if row["kind"] == "floor"]
+        best = max(floors, key=lambda row: row["figures"][metric]["value"])
+        lines.append(f"  {metric:<38}{'value':<23}{'- random':<25}- best floor ({best['name']})")
+        for row in sorted(rows, key=lambda row: row["kind"] == "floor"):
+            figure = row["figures"][metric]
+            cells = f"{_span(figure['value'], figure['interval']):<23}"
+            if row["kind"] == "encoder":
+                minus = [figure["minus"][name] for name in (task["twins"][row["name"]], best["name"])]
+                cells += "".join(f"{_span(d['value'], d['interval'], '+'):<25}" for d in minus)
+            lines.append(f"    {row['name'] + (' *' if row['kind'] == 'floor' else ''):<36}{cells}".rstrip())
+    return "\n".join(lines)
+
+
+def _has(measure: dict[str, Any], metric: str) -> bool:
+    return any(metric in row["figures"] for row in measure["rows"])
+
+
+def _span(value: float, interval: dict[str, Any], sign: str = "") -> str:
+    if interval["low"] is None:
+        return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} [{interval['low']:{sign}.3f}, {interval['high']:{sign}.3f}]"
