@@ -91,9 +91,16 @@ def test_the_size_of_the_blocks_changes_nothing(pairs, tiles, monkeypatch):
 
 
 def test_a_radius_tiny_against_the_slide_is_no_trouble():
-    # Cells of the radius would be 1e24 in number.
-    points = np.array([[0.0, 0.0], [5e-7, 0.0], [1e6, 1e6], [1e6, 1e6 + 5e-7], [1e6, 1e6 + 5]])
-    assert listed(neighbours_within(np.zeros(5, int), points, 1e-6)) == [[1], [0], [3], [2], []]
+    # Cells of the radius would be 1e20 along an axis, too many for int64.
+    points = np.array([[0.0, 0.0], [5e-13, 0.0], [1e8, 1e8], [1e8, 1e8 + 5]])
+    assert listed(neighbours_within(np.zeros(4, int), points, 1e-12)) == [[1], [0], [], []]
+
+
+def test_rounding_at_the_border_of_a_cell_loses_no_neighbour():
+    # 2 - (1 - 2^-53) rounds to 1: at the radius, though in cells of side 1 there would be a whole one between the two.
+    points = np.array([[0.0, 0.0], [np.nextafter(1.0, 0.0), 0.0], [2.0, 0.0]])
+    found = listed(neighbours_within(np.zeros(3, int), points, 1.0, include_equal=True))
+    assert found == [[1], [0, 2], [1]]
 
 
 def test_many_slides_of_one_tile_have_no_neighbours():

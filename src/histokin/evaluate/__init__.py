@@ -21,7 +21,7 @@ from histokin.evaluate.probes import (
     linear_probe,
     ridge_probe,
 )
-from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides
+from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides, rank_items
 from histokin.evaluate.results import ClassResult, Evaluation, Result
 from histokin.evaluate.retrieval import Retrieved
 from histokin.evaluate.spatial import PairLimits, Spatial, compare_spatial, pair_limits
@@ -57,6 +57,7 @@ __all__ = [
     "label_free",
     "linear_probe",
     "pair_limits",
+    "rank_items",
     "ridge_probe",
     "shuffled_labels_control",
 ]

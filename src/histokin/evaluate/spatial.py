@@ -20,7 +20,9 @@ N_PAIRS = 2_000
 """Pairs of each kind a slide."""
 _MAX_ANCHORS = 2_048
 _BLOCK = 256  # anchors whose distances to all tiles are held at once
-_PITCHES = 1.5  # a near limit below so many tile pitches holds next to no neighbour
+# On tissue smaller than the far limit: near and far as shares of its largest tile distance, and the smallest near limit
+# in tile pitches, below which hardly a tile but the four beside it would be near.
+NEAR_SHARE, FAR_SHARE, NEAR_PITCHES = 0.15, 0.6, 1.5
 _WHERE = "evaluation"
 
 Features = np.ndarray | Sequence[np.ndarray]
@@ -67,8 +69,9 @@ def pair_limits(
         )
     if largest_um > far_um:
         return PairLimits(near_um, far_um, is_fallback=False, is_too_small=False)
-    near = min(near_um, 0.15 * largest_um)
-    return PairLimits(near, 0.6 * largest_um, is_fallback=True, is_too_small=near <= 0 or near < _PITCHES * pitch_um)
+    near = min(near_um, NEAR_SHARE * largest_um)
+    is_too_small = near <= 0 or near < NEAR_PITCHES * pitch_um
+    return PairLimits(near, FAR_SHARE * largest_um, is_fallback=True, is_too_small=is_too_small)
 
 
 def largest_distance(positions: np.ndarray) -> float:
@@ -145,6 +148,7 @@ class Spatial:
         protocol: everything needed to repeat it.
         warnings: sentences a reader must see beside the figures.
         reference: name of the encoder that others are compared with.
+        scored: what each row scored, for other references.
     """
 
     figures: tuple[Figure, ...]
@@ -153,6 +157,12 @@ class Spatial:
     protocol: dict[str, Any]
     warnings: tuple[str, ...]
     reference: str
+    scored: tuple[Row, ...]
+
+    def against(self, reference: str) -> tuple[Figure, ...]:
+        """All figures, the others compared with another reference."""
+        how = self.protocol
+        return _figures(self.scored, reference, how["n_clusters"], how["cluster"], how["seed"])
 
     def figure(self, metric: str = "addr", name: str | None = None) -> Figure:
         """One metric of one row, by default of the reference.
@@ -249,14 +259,7 @@ def compare_spatial(
             ratios[name] = found[0]
             line.advance(1, name)
     return Spatial(
-        figures=compare_scores(
-            rows,
-            reference=main,
-            weights=patient_weights(n_clusters, seed=seed),
-            cluster=word,
-            chance={"addr": 1.0, "addr_median": 1.0},
-            seed=seed,
-        ),
+        figures=_figures(rows, main, n_clusters, word, seed),
         slides=ratios,
         dropped=dropped,
         protocol={
@@ -276,6 +279,18 @@ def compare_spatial(
         },
         warnings=_warnings(pairs, dropped, far_um),
         reference=main,
+        scored=tuple(rows),
+    )
+
+
+def _figures(rows: Sequence[Row], reference: str, n_clusters: int, word: str, seed: int) -> tuple[Figure, ...]:
+    return compare_scores(
+        rows,
+        reference=reference,
+        weights=patient_weights(n_clusters, seed=seed),
+        cluster=word,
+        chance={"addr": 1.0, "addr_median": 1.0},
+        seed=seed,
     )
 
 

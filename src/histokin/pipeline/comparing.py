@@ -39,10 +39,12 @@ class Comparison:
     Attributes:
         folder: its workspace: runs/, evaluation/, report/.
         document: the content of comparison.json.
+        page: the report.
     """
 
     folder: Path
     document: dict[str, Any]
+    page: Path
 
     def to_text(self) -> str:
         """The side-by-side tables."""
@@ -74,7 +76,7 @@ def compare(
         "tasks": judged,
     }
     write_json(work.root / DOCUMENT, document)
-    return Comparison(work.root, plain(document))
+    return Comparison(work.root, plain(document), work.root / DOCUMENT)
 
 
 def recipe_of(plan: ComparisonPlan, entry: EntrySpec) -> "Recipe":
@@ -214,9 +216,7 @@ class _Judge:
             "cluster": task.cluster or task.leave_out,
         }
         if task.leave_out == "self":
-            raise EvaluationError(
-                "probes cannot leave out single tiles", task.title, "Leave out slide, patient or site."
-            )
+            raise EvaluationError("probes cannot leave out single tiles", task.title, "Leave out slide or patient.")
         measures: list[dict[str, Any]] = []
         if task.value:
             texts = np.where(kept, tile_labels(tiling, gathered.main, task.value), "")
@@ -240,6 +240,8 @@ class _Judge:
             measures.append(_measure("retrieval", ranking, names, RETRIEVAL))
         if task.spatial:
             places = tile_places(tiling, gathered.main)
+            if places is None:
+                raise EvaluationError("its tiles have no places", task.title, "Leave `spatial` out.")
             spatial = compare_spatial(encoders, gathered.slide, places.centres_um, pitch_um=places.pitch_um, **how)
             measures.append(_measure("distance ratio", spatial, names))
         return {

@@ -1,16 +1,8 @@
-"""The reference's golden file as it was handed over, and its generator of inputs."""
-
-import json
-from pathlib import Path
+"""The reference's generator of inputs."""
 
 import numpy as np
 import pytest
 import torch
-
-
-@pytest.fixture(scope="session")
-def golden():
-    return json.loads(Path(__file__).with_name("golden_methods.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from histokin.learn import losses
 from histokin.learn.losses import SetRule, cluster_weights, select_exact
 
-GOLDEN = json.loads(Path(__file__).with_name("golden_methods.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden_methods.json").read_text(encoding="utf-8"))
 # What other rooms answer for.
 ELSEWHERE = {
     "bank_update", "queue", "lars", "ema_momentum", "spherical_kmeans", "rankme", "alignment", "uniformity",

@@ -67,8 +67,9 @@ def test_anchors_without_positives_leave_the_mean_and_take_no_gradient(chirp):
 def test_a_batch_without_any_positive_gives_zero_with_a_gradient(as_released, hard, width, chirp):
     q = chirp(3, 4, 0).requires_grad_()
     nobody = torch.full((3, width), -1)
-    result = sgcl_spatial(q, chirp(9, 4, 1), nobody, hard, temperature=0.2, as_released=as_released)
-    result.loss.backward()
+    with torch.autograd.set_detect_anomaly(True):  # no NaN on the way back either
+        result = sgcl_spatial(q, chirp(9, 4, 1), nobody, hard, temperature=0.2, as_released=as_released)
+        result.loss.backward()
     assert result.loss.item() == 0
     assert q.grad.abs().max() == 0
     assert result.anchor_share.item() == 0

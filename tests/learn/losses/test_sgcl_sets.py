@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from histokin.learn.losses import SetRule, cluster_lists, draw_pool, draw_ranks, select_exact, select_scalable
-from histokin.learn.losses.sgcl_sets import auxiliary_anchors, listed, nearest, spatial_neighbours, union
+from histokin.learn.losses.sgcl_sets import _best, auxiliary_anchors, listed, nearest, spatial_neighbours, union
 from histokin.streams import stream
 
 
@@ -106,6 +106,21 @@ def test_an_estimated_threshold_keeps_about_as_many_as_the_exact_one():
     sets = select_scalable(**inputs, lists=cluster_lists(labels), pool=pool, ranks=torch.arange(5), rule=rule)
     kept = (sets.propagated >= 0).sum(1).double()
     assert kept.mean().item() == pytest.approx(400, rel=0.1)
+
+
+def test_where_every_row_is_among_the_nearest_the_pool_cuts_nothing_off():
+    inputs, labels = world(clusters=(2,))
+    pool = torch.tensor([i for i in range(90) if i not in inputs["index"]][:10])
+    rule = SetRule(aux=0, nei_k=500, semantic_cap=500)
+    sets = select_scalable(**inputs, lists=cluster_lists(labels), pool=pool, ranks=torch.tensor([0]), rule=rule)
+    for i, members in zip(inputs["index"].tolist(), ragged(sets.propagated), strict=True):
+        assert members == [j for j in range(90) if labels[0, j] == labels[0, i] and j != i]
+
+
+def test_a_row_found_twice_takes_one_place_among_the_best():
+    ids, scores = torch.tensor([[3, 5, 3, -1]]), torch.tensor([[0.8, 0.7, 0.9, -torch.inf]])
+    assert _best(ids, scores, 2).tolist() == [[3, 5]]
+    assert _best(ids, scores, 9).tolist() == [[3, 5, -1, -1]]
 
 
 def test_a_tile_alone_has_neither_neighbours_nor_auxiliaries():

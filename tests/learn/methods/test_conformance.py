@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from learn.methods.worlds import recipe_of, two_slides
+from learn.test_trainer import KilledError, contents, killing_after
 
 from histokin.artefacts import read_lines
+from histokin.embeddings.embedder import fit_to_slide
 from histokin.encoders import load_encoder
 from histokin.errors import TrainingError
 from histokin.learn import ArrayPixels, pretrain
 from histokin.learn.methods import METHODS
-from learn.methods.worlds import recipe_of, two_slides
-from learn.test_trainer import KilledError, contents, killing_after
 
 ALL = sorted(METHODS)
 
@@ -40,7 +41,7 @@ def test_the_encoder_learns_and_embeds(field, tmp_path, method):
     assert all(np.isfinite(losses))
     encoder = load_encoder(result.encoder, device="cpu")
     assert encoder.card.method == method
-    vectors = encoder.for_slide(field.tiles).embed(field.tiles[:4])
+    vectors = fit_to_slide(encoder, lambda: field.tiles).embed(field.tiles[:4])
     assert vectors.shape == (4, 8 if method == "similarity" else 24)
     assert len(np.unique(vectors.round(4), axis=0)) == 4
     assert 0 <= result.monitors["nearest"] <= 1

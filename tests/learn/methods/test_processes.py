@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from learn.methods.worlds import recipe_of, two_slides
+from learn.processes import run_in_processes
+
 from histokin.learn.distributed import World
 from histokin.learn.methods import METHODS
 from histokin.learn.recipe import with_steps
 from histokin.learn.resolve import resolve_recipe
 from histokin.learn.steps import Setting, new_state, train_step
 from histokin.learn.trainer import shares_of
-from learn.methods.worlds import recipe_of, two_slides
-from learn.processes import run_in_processes
 
 STEPS = 4
 # Every anchor of one process sees the batch of both; without warm-up the first steps move the weights.

@@ -1,19 +1,14 @@
 """The golden cases of the state beside the encoder."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 
 @pytest.fixture(scope="session")
-def case():
+def case(golden):
     """A golden case by its id."""
-    text = Path(__file__).with_name("golden_state.json").read_text(encoding="utf-8")
-    cases = {case["id"]: case for case in json.loads(text)["cases"]}
-    return cases.__getitem__
+    return {case["id"]: case for case in golden["cases"]}.__getitem__
 
 
 @pytest.fixture(scope="session")

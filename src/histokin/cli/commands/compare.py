@@ -25,16 +25,12 @@ def _listed(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 @click.option("--steps", type=click.IntRange(1), help="Or its length in steps.")
 @click.option("--label", default="", help="Column of classes to judge by [default: label, then diagnosis].")
 @click.option("--value", default="", help="Column of numbers to judge by, instead.")
-@click.option(
-    "--cluster", default="", help="Column that says what is resampled for intervals [default: what is left out]."
-)
+@click.option("--cluster", default="", help="Column of what intervals resample [default: what is left out].")
 @click.option("--spatial", is_flag=True, help="Also measure how distance in tissue shows in distance of embeddings.")
 @leave_out_option
 @click.option("--train", type=FOLDER, multiple=True, help="Workspaces to learn from [default: WORKS]; repeatable.")
 @click.option("--tile-mpps", default="", callback=_listed, help="Also vary the tiles' pixel size: 0.5,1,2.")
-@click.option(
-    "--tile-counts", default="", callback=_listed, help="Also vary how many tiles are learned from: 1000,4000."
-)
+@click.option("--tile-counts", default="", callback=_listed, help="Also vary how many tiles are learned from.")
 @click.option("--each-cohort", is_flag=True, help="Also train on each workspace alone.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of training, sampling and intervals.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")

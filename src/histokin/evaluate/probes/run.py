@@ -53,6 +53,8 @@ class Probed:
         reference: name of the encoder that others are compared with.
         outcomes: by row name, the predictions all figures were computed from (several for a floor of several seeds).
         task: rows, truth, folds and clusters.
+        scored: what each row scored, for other references.
+        seed: of bootstrap and swap test.
     """
 
     figures: tuple[Figure, ...]
@@ -63,6 +65,12 @@ class Probed:
     reference: str
     outcomes: Mapping[str, tuple[Outcome, ...]]
     task: ProbeTask
+    scored: tuple[Row, ...]
+    seed: int
+
+    def against(self, reference: str) -> tuple[Figure, ...]:
+        """All figures, the others compared with another reference."""
+        return _figures(self.scored, self.task, reference, self.seed)
 
     def figure(self, metric: str, name: str | None = None) -> Figure:
         """One metric of one row, by default of the reference.
@@ -304,17 +312,9 @@ def _compare(
             outcomes[name] = tuple(run_probe(_rows_of(name, x, task, n_all), task, how) for x in members)
             rows.append(Row(name, kind, mean_scores([probe_scores(task, one) for one in outcomes[name]])))
             line.advance(1, name)
-    figures = compare_scores(
-        rows,
-        reference=main,
-        weights=patient_weights(task.n_clusters, seed=seed),
-        cluster=task.cluster,
-        chance=chance_levels(task),
-        seed=seed,
-    )
     per_class = [one for name, o in outcomes.items() for one in class_figures(name, task, o)] if task.classes else []
     return Probed(
-        figures=figures,
+        figures=_figures(rows, task, main, seed),
         per_class=tuple(per_class),
         per_group=tuple(one for name, o in outcomes.items() for one in group_figures(name, task, o)),
         protocol=_protocol(task, probe, outcomes, seed),
@@ -322,6 +322,19 @@ def _compare(
         reference=main,
         outcomes=outcomes,
         task=task,
+        scored=tuple(rows),
+        seed=seed,
+    )
+
+
+def _figures(rows: Sequence[Row], task: ProbeTask, reference: str, seed: int) -> tuple[Figure, ...]:
+    return compare_scores(
+        rows,
+        reference=reference,
+        weights=patient_weights(task.n_clusters, seed=seed),
+        cluster=task.cluster,
+        chance=chance_levels(task),
+        seed=seed,
     )
 
 

@@ -44,7 +44,7 @@ def info_nce_queue(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float, o
 def contrast_with_queue(
     q: Tensor, k: Tensor, queue: Tensor, *, temperature: float, removed: Tensor | None, log_weights: Tensor | None
 ) -> Contrast:
-    """InfoNCE whose negatives may be removed, (B, Q) bool, and weighted by logarithms, (B, Q), finite where kept."""
+    """InfoNCE whose negatives may be removed, (B, Q) bool, and weighted, by logarithms -inf only where removed."""
     dtype = exact_dtype(q, k, queue)
     q, k, queue = unit(q, dtype), unit(k.detach(), dtype), unit(queue.detach(), dtype)
     positive, negatives = (q * k).sum(1), q @ queue.T  # (B,), (B, Q)

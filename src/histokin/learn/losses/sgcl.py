@@ -73,7 +73,7 @@ def sgcl_spatial(
     refuse_not_positive(temperature=temperature)
     v = unit(q, exact_dtype(q, bank))
     counted = (positives >= 0).any(1)
-    # An anchor without positives gets a finite stand-in before any arithmetic, or its NaN would reach the gradient.
+    # An anchor without positives gets a finite stand-in before any arithmetic, or the backward pass would meet NaN.
     near = _log_mass(v, bank, positives, temperature).where(counted, 0.0)
     rivals = _log_mass(v.detach() if as_released else v, bank, hard, temperature)
     if as_released:

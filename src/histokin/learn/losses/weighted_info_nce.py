@@ -50,9 +50,7 @@ def weighted_info_nce(
         raise ValueError("weights must be finite and >= 0")
     weights = weights.detach().to(exact_dtype(q, k, queue))
     removed = weights == 0 if own is None else (weights == 0) | own
-    # log 0 never enters the sum: -inf there would turn the gradient into NaN.
-    log_weights = weights.masked_fill(removed, 1.0).log()
-    return contrast_with_queue(q, k, queue, temperature=temperature, removed=removed, log_weights=log_weights)
+    return contrast_with_queue(q, k, queue, temperature=temperature, removed=removed, log_weights=weights.log())
 
 
 def cluster_weights(q_clusters: Tensor, queue_clusters: Tensor, *, beta: float) -> Tensor:

@@ -25,13 +25,15 @@ class NPIDSettings(LossSpec):
 
     `form`: `sampled` is cross entropy against sampled rows of the bank (OpenSelfSup's reading, which SGCL builds on),
     `softmax` against all rows (exact, up to some 1e5 tiles), `nce` the paper's noise-contrastive estimate. `negatives`:
-    rows sampled, one set a step for the whole batch; auto is the paper's 4096, at most the tiles there are. `momentum`
-    is the weight of the bank's old row. `proximal`: weight of the paper's pull to the stored row.
+    rows sampled, one set a step for the whole batch; auto is the paper's 4096, at most the tiles there are. `mask_own`:
+    leave a tile's own row out of them (sampled form; the authors' code does not). `momentum` is the weight of the
+    bank's old row. `proximal`: weight of the paper's pull to the stored row.
     """
 
     form: Literal["sampled", "softmax", "nce"] = "sampled"
     temperature: float = 0.07
     negatives: int | Auto = AUTO
+    mask_own: bool = True
     momentum: float = 0.5
     proximal: float = 0.0
 
@@ -86,7 +88,7 @@ class NPID(Method):
         negatives = draw_negatives(self.seed, step, len(bank), settled(self.settings.negatives, "loss.negatives"))
         negatives = negatives.to(v.device)
         if self.settings.form == "sampled":
-            return npid_sampled_ce(v, bank, index, negatives, temperature=t)
+            return npid_sampled_ce(v, bank, index, negatives, temperature=t, exclude_own=self.settings.mask_own)
         each = negatives.expand(len(v), -1)
         if not self.z.any():
             self.z.copy_(estimate_z(v.detach(), bank, index, each, temperature=t))

@@ -48,6 +48,7 @@ class SGCLSettings(LossSpec):
     temperature: float = 0.2
     spatial_temperature: float = 0.07
     negatives: int | Auto = AUTO
+    mask_own: bool = True
     momentum: float = 0.5
     spatial_weight: float = 1.0
     inner_weight: float = 1.0
@@ -144,7 +145,7 @@ class SGCL(Method):
         index = gathered_ids(batch.rows)
         count = settled(s.negatives, "loss.negatives")
         negatives = draw_negatives(self.seed, batch.step, len(self.bank.rows), count).to(q.device)
-        own = npid_sampled_ce(q, self.bank.rows, index, negatives, temperature=s.temperature)
+        own = npid_sampled_ce(q, self.bank.rows, index, negatives, temperature=s.temperature, exclude_own=s.mask_own)
         loss, terms = own.loss, {"self": own.loss.detach(), "pos_sim": own.pos_sim, "neg_sim": own.neg_sim}
         self.fresh = [(self.bank, index, q.detach())]
         if s.spatial_weight:
@@ -180,7 +181,10 @@ class SGCL(Method):
         self.fresh += [(bank, index, q.detach()) for bank, q in zip(banks, quadrants, strict=True)]
         # Each quadrant meets as many rows as a whole tile does: a quarter of the step's, in all four banks.
         shared = negatives[: max(1, len(negatives) // QUADRANTS)]
-        return sgcl_inner(torch.cat(quadrants), rows, index, shared, temperature=self.settings.temperature).loss
+        s = self.settings
+        return sgcl_inner(
+            torch.cat(quadrants), rows, index, shared, temperature=s.temperature, exclude_own=s.mask_own
+        ).loss
 
     @torch.no_grad()
     def _sets(self, q: Tensor, backbone: Tensor, index: Tensor, step: int) -> SgclSets:

@@ -6,12 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from histokin.evaluate.spatial import NEAR_PITCHES, PairLimits, pair_limits
 from histokin.learn.sampling.extents import find_close_pair, measure_extent
 from histokin.learn.sampling.groups import Groups, group_rows
-
-# A slide smaller than the far limit: near and far as shares of its largest tile distance, and the smallest near limit
-# in tile pitches, below which hardly a tile but the four beside it would be near.
-NEAR_SHARE, FAR_SHARE, NEAR_PITCHES = 0.15, 0.6, 1.5
 
 PairState = Literal["ok", "fallback", "too_small_for_pairs"]
 
@@ -125,23 +122,22 @@ def plan_pairs(
     for slide, number in enumerate(tiles.labels):
         rows, points = tiles.rows_of(slide), tiles.select(positions, slide)
         extent = measure_extent(points)
-        far = far_um if extent.length > far_um else FAR_SHARE * extent.length
-        near = near_um if extent.length > far_um else min(near_um, NEAR_SHARE * extent.length)
-        pair, state, reason = _judge(points, extent.length, near, pitch_um=pitch_um, far_um=far_um)
+        found = pair_limits(extent.length, near_um, far_um, pitch_um=pitch_um)
+        pair, state, reason = _judge(points, extent.length, found, pitch_um=pitch_um, far_um=far_um)
         if pair is not None:
             near_known[slide], far_known[slide] = rows[list(pair)], rows[list(extent.ends)]
-        limits.append(SlideLimits(int(number), len(rows), extent.length, near, far, state, reason))
+        limits.append(SlideLimits(int(number), len(rows), extent.length, found.near_um, found.far_um, state, reason))
         rims.append(rows[extent.rim])
     return PairPlan(tiles, positions, tuple(limits), near_known, far_known, tuple(rims), cross_slide)
 
 
 def _judge(
-    points: np.ndarray, length_um: float, near_um: float, *, pitch_um: float, far_um: float
+    points: np.ndarray, length_um: float, found: PairLimits, *, pitch_um: float, far_um: float
 ) -> tuple[tuple[int, int] | None, PairState, str]:
     """A near pair, the slide's state and the reason for it, given its limits."""
-    is_small = length_um <= far_um
+    is_small, near_um = found.is_fallback, found.near_um
     reason = f"no two tiles lie more than {far_um:.0f} um apart, the farthest {length_um:.0f} um" if is_small else ""
-    if is_small and near_um < NEAR_PITCHES * pitch_um:
+    if found.is_too_small and near_um > 0:
         shrunk = f"near would be below {near_um:.0f} um, less than {NEAR_PITCHES:g} steps of {pitch_um:.0f} um"
         return None, "too_small_for_pairs", f"{reason}; {shrunk}"
     pair = find_close_pair(points, near_um)

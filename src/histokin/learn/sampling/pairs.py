@@ -6,11 +6,12 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from histokin.errors import TrainingError
+from histokin.evaluate.spatial import NEAR_PITCHES, NEAR_SHARE
 from histokin.learn.draws import draw_uniforms
 from histokin.learn.sampling.draw import Draw
 from histokin.learn.sampling.extents import squared_distance
 from histokin.learn.sampling.groups import floor_of, spread_ranges
-from histokin.learn.sampling.pair_plan import NEAR_PITCHES, NEAR_SHARE, PairPlan, SlideLimits
+from histokin.learn.sampling.pair_plan import PairPlan, SlideLimits
 
 ANCHOR_TRIES = 16  # anchors drawn until one has a partner; then the plan's known pair gives the anchor
 FAR_TRIES = 16  # partners drawn until one is far; then all far tiles are listed and one of them drawn
