@@ -45,7 +45,7 @@ def test_golden_logistic_regression(f1):
     train, test = scaled(f1.x[is_train], f1.x[~is_train])
     truth, asked = f1.label[is_train], f1.label[~is_train]
     for c in (0.01, 0.1, 1.0):
-        model, expected = logistic(c, is_balanced=False), case["expected"][f"C{c}"]
+        model, expected = logistic(c, 600, is_balanced=False), case["expected"][f"C{c}"]
         assert fit(model, train, truth)
         proba = probabilities(model, test, truth, 4)
         objective = -np.log(model.predict_proba(train)[np.arange(160), truth]).sum() + (model.coef_**2).sum() / (2 * c)

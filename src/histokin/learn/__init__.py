@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from histokin.learn.capture import replay as replay
     from histokin.learn.duration import parse_duration as parse_duration
     from histokin.learn.pixels import ArrayPixels as ArrayPixels
     from histokin.learn.pixels import PixelSource as PixelSource
@@ -33,6 +34,7 @@ _HOMES = {
     "pretrain": "trainer",
     "read_recipe": "reading",
     "recipe_text": "reading",
+    "replay": "capture",
     "resolve_recipe": "resolve",
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "pretrain",
     "read_recipe",
     "recipe_text",
+    "replay",
     "resolve_recipe",
 ]
 

@@ -188,6 +188,17 @@ def wait_for_all() -> None:
     any_rank(False)  # unlike a barrier it needs no device to be named under NCCL
 
 
+@contextmanager
+def main_first() -> Iterator[None]:
+    """A block that the main process runs alone before the others run it: they find done what it has done."""
+    world = World.current()
+    if not world.is_main:
+        wait_for_all()
+    yield
+    if world.is_main:
+        wait_for_all()
+
+
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """Let every BatchNorm of a module take its statistics over the batches of all processes.
 

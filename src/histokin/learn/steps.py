@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from histokin.encoders.folder import WEIGHTS
-from histokin.encoders.networks import build_network, embedding_dim, seeded_torch, with_head
-from histokin.encoders.weights import fit_weights
+from histokin.encoders.folder import HEAD, WEIGHTS, read_card
+from histokin.encoders.networks import HeadedEncoder, build_network, embedding_dim, seeded_torch, with_head
+from histokin.encoders.weights import fit_weights, read_weights
 from histokin.errors import TrainingError
 from histokin.learn.checkpoint import TrainState
 from histokin.learn.distributed import World, any_rank, average_gradients, broadcast_state, synchronise_batch_norm
@@ -102,7 +102,10 @@ def new_state(setting: Setting, source: PixelSource) -> TrainState:
 
 
 def starting_network(backbone: BackboneSpec, seed: int) -> nn.Module:
-    """The encoder's network with the weights the recipe begins from."""
+    """The encoder's network with the weights the recipe begins from.
+
+    A head of the same widths as that of the encoder folder it begins from goes on from there; others are drawn anew.
+    """
     name, args = backbone.name, settled(backbone.args, "backbone.args")
     init = Path(backbone.init)
     weights = init / WEIGHTS if init.is_dir() else init if init.is_file() else None
@@ -111,7 +114,11 @@ def starting_network(backbone: BackboneSpec, seed: int) -> nn.Module:
         published = build_network(backbone.init, args, seed=0, pretrained=True)
         network.load_state_dict(fit_weights(published.state_dict(), network.state_dict(), where=backbone.init).state)
     with seeded_torch(seed64(seed, "head")):
-        return with_head(network, backbone.head)
+        network = with_head(network, backbone.head)
+    if isinstance(network, HeadedEncoder) and (init / HEAD).is_file() and read_card(init).head == network.widths:
+        head = fit_weights(read_weights(init / HEAD), network.head.state_dict(), where=init / HEAD)
+        network.head.load_state_dict(head.state)
+    return network
 
 
 def train_step(state: TrainState, share: Share, tiles: np.ndarray, setting: Setting) -> StepResult:

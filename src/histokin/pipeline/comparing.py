@@ -1,7 +1,7 @@
 """`compare`: several encoders trained with one budget, judged on the same tiles, beside the floors and each other."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from histokin.artefacts import Ledger, digest_file, digest_of, plain, read_lines
 from histokin.cohort import file_name_of
 from histokin.errors import EvaluationError
 from histokin.evaluate import Items, LinearProbe, RidgeProbe, Split, compare_probes, compare_spatial, rank_items
+from histokin.pipeline.comparison_page import write_comparison_page
 from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
 from histokin.pipeline.evaluation import CHOSEN_COLUMNS
 from histokin.pipeline.gathering import Gathered, gather, tile_labels, tile_places
@@ -65,6 +66,8 @@ def compare(
     Raises:
         HistokinError: says what, where and what to do.
     """
+    for task in plan.tasks:
+        _check(task)  # before hours are spent on training
     work = Workspace.create(out)
     trained = {entry.name: _trained(work, plan, entry, report) for entry in plan.entries}
     judged = [table for task in plan.tasks for table in _judged(work, plan, task, trained, report)]
@@ -76,7 +79,23 @@ def compare(
         "tasks": judged,
     }
     write_json(work.root / DOCUMENT, document)
-    return Comparison(work.root, plain(document), work.root / DOCUMENT)
+    return Comparison(work.root, plain(document), write_comparison_page(work, plain(document)))
+
+
+def _check(task: TaskSpec) -> None:
+    """Refuse a task whose workspace has not what it asks for."""
+    tiling = open_tiling(Workspace.open(task.work))
+    if task.leave_out == "self":
+        raise EvaluationError("probes cannot leave out single tiles", task.title, "Leave out slide or patient.")
+    of_tiles = {column for record in tiling.records[:1] for column in tiling.table(record).label_columns}
+    known = of_tiles | set(tiling.cohort.label_columns)
+    asked = [task.value or task.label] if task.value or task.label else list(CHOSEN_COLUMNS)
+    if not known.intersection(asked) and not (task.spatial and not task.value and not task.label):
+        raise EvaluationError(
+            f"neither tiles nor slides have a column {' or '.join(asked)}",
+            task.title,
+            f"There are: {', '.join(sorted(known)) or 'none'}.",
+        )
 
 
 def recipe_of(plan: ComparisonPlan, entry: EntrySpec) -> "Recipe":
@@ -208,42 +227,41 @@ class _Judge:
         beside = {name: features[name] if len(features[name]) > 1 else features[name][0] for name in floors}
         kept = self._kept(tiling, gathered)
         groups = {"patient": gathered.patient, "slide": gathered.slide, "site": gathered.site}
-        clusters = tile_labels(tiling, gathered.main, task.cluster) if task.cluster else None
         how = {"floors": beside, "seed": seed, "progress": report}
-        split = {
+        clusters = tile_labels(tiling, gathered.main, task.cluster) if task.cluster else None
+        probing = {
+            "groups": groups[task.leave_out],
             "split": Split(unit=task.leave_out),
             "clusters": clusters,
             "cluster": task.cluster or task.leave_out,
+            **how,
         }
-        if task.leave_out == "self":
-            raise EvaluationError("probes cannot leave out single tiles", task.title, "Leave out slide or patient.")
         measures: list[dict[str, Any]] = []
+        refusals: list[str] = []
+
+        def judge(name: str, metrics: Sequence[str] | None, measured: Callable[[], Any]) -> None:
+            try:
+                measures.append(_measure(name, measured(), names, metrics))
+            except EvaluationError as error:
+                refusals.append(f"{name}: {error.what}. {error.remedy}")
+
         if task.value:
             texts = np.where(kept, tile_labels(tiling, gathered.main, task.value), "")
             values = np.array([float(text) if text else np.nan for text in texts])
-            probed = compare_probes(
-                encoders,
-                values,
-                groups[task.leave_out],
-                probe=RidgeProbe(),
-                within=gathered.slide,
-                **split,
-                **how,
-            )
-            measures.append(_measure("ridge probe", probed, names))
-        else:
-            labels = np.where(kept, self._labels(tiling, gathered), "")
-            probed = compare_probes(encoders, labels, groups[task.leave_out], probe=LinearProbe(), **split, **how)
-            measures.append(_measure("linear probe", probed, names))
+            ridge = {"probe": RidgeProbe(), "within": gathered.slide, **probing}
+            judge("ridge probe", None, lambda: compare_probes(encoders, values, **ridge))
+        elif (found := self._labels(tiling, gathered)) is not None:
+            labels = np.where(kept, found, "")
             items = Items.of(labels, gathered.patient, gathered.slide, gathered.site)
-            ranking = rank_items(encoders, items, leave_out=task.leave_out, k=(1, 5), **how)
-            measures.append(_measure("retrieval", ranking, names, RETRIEVAL))
-        if task.spatial:
-            places = tile_places(tiling, gathered.main)
-            if places is None:
-                raise EvaluationError("its tiles have no places", task.title, "Leave `spatial` out.")
-            spatial = compare_spatial(encoders, gathered.slide, places.centres_um, pitch_um=places.pitch_um, **how)
-            measures.append(_measure("distance ratio", spatial, names))
+            ranking = {"leave_out": task.leave_out, "k": (1, 5), **how}
+            judge("linear probe", None, lambda: compare_probes(encoders, labels, probe=LinearProbe(), **probing))
+            judge("retrieval", RETRIEVAL, lambda: rank_items(encoders, items, **ranking))
+        places = tile_places(tiling, gathered.main) if task.spatial else None
+        if places is not None:
+            at = {"pitch_um": places.pitch_um, **how}
+            judge("distance ratio", None, lambda: compare_spatial(encoders, gathered.slide, places.centres_um, **at))
+        elif task.spatial:
+            refusals.append("distance ratio: these tiles have no coordinates.")
         return {
             "title": self._title,
             "kind": "values" if task.value else "classes",
@@ -253,9 +271,11 @@ class _Judge:
             "n_tiles": len(gathered.main),
             "n_judged": int(kept.sum()),
             "measures": measures,
+            "refusals": refusals,
         }
 
-    def _labels(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.object_]:
+    def _labels(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.object_] | None:
+        """The classes to be judged by: the tiles', else their slides'; None where there are none."""
         for column in [self._task.label] if self._task.label else CHOSEN_COLUMNS:
             labels = tile_labels(tiling, gathered.main, column)
             if not any(labels):
@@ -263,11 +283,7 @@ class _Judge:
                 labels = np.array([by_slide[slide] for slide in gathered.slide], object)
             if any(labels):
                 return labels
-        raise EvaluationError(
-            f"no tile and no slide has a label {self._task.label or ' or '.join(CHOSEN_COLUMNS)!r}",
-            self._task.title,
-            "Name another with --label, or numbers with --value.",
-        )
+        return None
 
     def _kept(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.bool_]:
         """(n,) which tiles meet the task's conditions."""
@@ -315,6 +331,7 @@ def _table(task: dict[str, Any]) -> str:
                 minus = [figure["minus"][name] for name in (task["twins"][row["name"]], best["name"])]
                 cells += "".join(f"{_span(d['value'], d['interval'], '+'):<25}" for d in minus)
             lines.append(f"    {row['name'] + (' *' if row['kind'] == 'floor' else ''):<36}{cells}".rstrip())
+    lines += [f"  {refusal}" for refusal in task["refusals"]]
     return "\n".join(lines)
 
 

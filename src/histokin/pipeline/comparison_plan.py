@@ -23,7 +23,8 @@ class TaskSpec:
         leave_out: whose tiles neither answer nor are fitted on.
         cluster: column that says what is resampled for intervals; "" resamples what is left out.
         only: rows with `COLUMN=VALUE` alone are judged, such as label_agree3=1.
-        spatial: also measure how distance in tissue shows in distance of embeddings (ADDR).
+        spatial: also measure how distance in tissue shows in distance of embeddings (ADDR); alone where no label is
+            named and neither `label` nor `diagnosis` is there.
         name: in tables; "" makes one of workspace, column and leave_out.
     """
 

@@ -71,7 +71,7 @@ class CohortPixels:
 
     def __init__(self, packed: PackedTiles, tiling: Tiling, label: str) -> None:
         self._packed = packed
-        self.px, self.field_px, self.mpp, self.digest = packed.px, packed.field_px, packed.mpp, packed.digest
+        self.px, self.field_px, self.mpp = packed.px, packed.field_px, packed.mpp
         self.slides, self.table_rows = packed.slides, packed.table_rows
         self.cohorts = np.zeros(len(packed), np.int64)
         by_name = {record.file_name: record for record in tiling.records}
@@ -90,9 +90,7 @@ class CohortPixels:
         known = [each for each in centres if each is not None]
         self.places = Places(np.concatenate(known), tiling.pitch_um) if len(known) == len(centres) else None
         self.labels = _coded(np.concatenate(labels), self.units) if label else None
-        if self.labels is not None:
-            codes = hashlib.sha256(self.labels.codes.tobytes()).hexdigest()
-            self.digest = digest_of([packed.digest, self.labels.classes, codes])
+        self.digest = digest_of([packed.digest, _facts_of_places(self.places), _facts_of_labels(self.labels)])
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -119,6 +117,17 @@ def _coded(values: NDArray[np.object_], units: NDArray[np.object_]) -> Labels:
     number = {name: code for code, name in enumerate(classes)}
     codes = np.array([number.get(str(value), -1) for value in values], np.int64)
     return Labels(codes, classes, np.unique(units.astype(str), return_inverse=True)[1].astype(np.int64))
+
+
+def _facts_of_places(places: Places | None) -> list[object]:
+    return [] if places is None else [places.pitch_um, hashlib.sha256(places.centres_um.tobytes()).hexdigest()]
+
+
+def _facts_of_labels(labels: Labels | None) -> list[object]:
+    if labels is None:
+        return []
+    columns = (labels.codes, labels.groups)
+    return [labels.classes, *(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)]
 
 
 def pack_cohort(
@@ -180,10 +189,13 @@ def training_pixels(
     Raises:
         TrainingError: nothing is left, a name in `without` does not occur, or tiles of different size.
     """
+    from histokin.learn.distributed import main_first  # brings torch along: only where training is meant
+
     opened: list[CohortPixels] = []
     try:
-        for work, tiling in places:
-            opened.append(pack_cohort(work, tiling, report, field=recipe.views.field, label=recipe.run.label))
+        with main_first():
+            for work, tiling in places:
+                opened.append(pack_cohort(work, tiling, report, field=recipe.views.field, label=recipe.run.label))
         source: PixelSource = opened[0] if len(opened) == 1 else JoinedPixels(opened)
         rows = np.arange(len(source))
         if without is not None:

@@ -19,6 +19,7 @@ from histokin.workspace import Workspace
 if TYPE_CHECKING:
     from histokin.embeddings import EmbedOutcome, TileEmbedder
     from histokin.learn import PixelSource, Recipe, TrainingResult
+    from histokin.learn.trainer import OnEvent
     from histokin.pipeline.packing import Without
 
 
@@ -118,6 +119,7 @@ def pretrain(
     also: Sequence[Path | str] = (),
     without: "Without | None" = None,
     at_most: int | None = None,
+    on_event: "OnEvent | None" = None,
 ) -> "TrainingResult":
     """Pretrain an encoder on the tiles of the workspace, reading them from the pack cache (made here if missing).
 
@@ -134,6 +136,7 @@ def pretrain(
         also: further workspaces whose tiles are trained on together with these.
         without: slides, patients or sites that are kept out.
         at_most: train on so many tiles, drawn evenly from all.
+        on_event: told of each step, see `learn.pretrain`.
 
     Raises:
         TrainingError: see `learn.pretrain` and `packing.training_pixels`.
@@ -142,7 +145,7 @@ def pretrain(
 
     places = [(work, tiling), *((other, open_tiling(other)) for other in map(Workspace.open, also))]
     with training_pixels(places, recipe, report, without=without, at_most=at_most) as pixels:
-        return train(pixels, recipe, work.run(name), report, device=device, replace=replace)
+        return train(pixels, recipe, work.run(name), report, device=device, replace=replace, on_event=on_event)
 
 
 def train(
@@ -153,19 +156,20 @@ def train(
     *,
     device: str = "auto",
     replace: bool = False,
+    on_event: "OnEvent | None" = None,
 ) -> "TrainingResult":
     """`learn.pretrain`, which with `replace` sets a finished run of another recipe or other tiles aside."""
     from histokin.learn import pretrain as run
     from histokin.learn.checkpoint import CheckpointMismatch
 
     try:
-        return run(pixels, recipe, folder, report=report, device=device)
+        return run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
     except CheckpointMismatch:
         finished = folder / "result.json"
         if not replace or not finished.exists():
             raise  # an unfinished run of another recipe is hours that one wrong flag must not cost
         aside = set_aside(folder, digest_file(finished)[:8])
-        result = run(pixels, recipe, folder, report=report, device=device)
+        result = run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
         note = f"run {folder.name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
         return replace_fields(result, notes=(*result.notes, note))
 

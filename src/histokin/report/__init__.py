@@ -4,6 +4,15 @@ A `ReportDocument` comes in (plain data and pictures, filled by `pipeline`), `in
 is drawn and worded lives here; nothing is computed that is not in the document already. No torch, no network, no clock.
 """
 
+from histokin.report.comparison import (
+    ComparedEntry,
+    ComparedMeasure,
+    ComparedRow,
+    ComparedTask,
+    ComparisonDocument,
+    Lookup,
+)
+from histokin.report.comparison_page import render_comparison, write_comparison
 from histokin.report.document import (
     CohortSection,
     EvaluationSection,
@@ -24,8 +33,14 @@ from histokin.report.write import write_report
 
 __all__ = [
     "CohortSection",
+    "ComparedEntry",
+    "ComparedMeasure",
+    "ComparedRow",
+    "ComparedTask",
+    "ComparisonDocument",
     "EvaluationSection",
     "Example",
+    "Lookup",
     "MapSection",
     "Measure",
     "MetricRow",
@@ -36,6 +51,8 @@ __all__ = [
     "SlideCard",
     "TrainingSection",
     "Value",
+    "render_comparison",
     "render_page",
+    "write_comparison",
     "write_report",
 ]

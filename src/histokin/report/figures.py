@@ -143,9 +143,9 @@ def line_chart(
         y = place(y_scale(ceiling[0]))
         marks += tag("line", x1=0, x2=SIDE, y1=y, y2=y, class_="ceiling")
     smooth = running_mean(points, max(3, len(points) // 20)) if is_smoothed and len(points) > 8 else None
-    marks += _polyline(points, x_scale, y_scale, "curve faint" if smooth else "curve")
+    marks += polyline(points, x_scale, y_scale, "curve faint" if smooth else "curve")
     if smooth:
-        marks += _polyline(smooth, x_scale, y_scale, "curve")
+        marks += polyline(smooth, x_scale, y_scale, "curve")
     if len(points) == 1:  # a line needs two points; a single one is a dot
         x, y = place(x_scale(points[0][0])), place(y_scale(points[0][1]))
         marks += tag("line", x1=x, x2=x, y1=y, y2=y, class_="curve dot")
@@ -175,7 +175,8 @@ def line_chart(
     return tag("figure", tag("figcaption", caption) + plot + below, class_=f"chart {style}".strip())
 
 
-def _polyline(points: list[tuple[float, float]], x_scale: Scale, y_scale: Scale, style: str) -> Markup:
+def polyline(points: list[tuple[float, float]], x_scale: Scale, y_scale: Scale, style: str) -> Markup:
+    """Points as one line in user units, thinned to what a screen can show."""
     coordinates = " ".join(f"{place(x_scale(x))},{place(y_scale(y))}" for x, y in thinned(points))
     return tag("polyline", points=coordinates, class_=style, fill="none")
 
@@ -210,14 +211,22 @@ def forest_axis(rows: Sequence[MetricRow], metric: str, chance: float | None) ->
     return ForestAxis(Scale(low, high, 1, 99), chance if wording.is_number(chance) else None)
 
 
-def forest_track(axis: ForestAxis, value: Value | None, *, kind: str, label: str) -> Markup:
-    """One row of a forest plot: interval as a bar, value as a mark (encoders filled, floors hollow), chance dashed."""
+def forest_track(
+    axis: ForestAxis, value: Value | None, *, kind: str, label: str, reference: float | None = None
+) -> Markup:
+    """One row of a forest plot: interval as a bar, value as a mark (encoders filled, floors hollow), chance dashed.
+
+    `reference` is a level that all rows are read against, drawn as a line through all tracks.
+    """
     marks = Markup("").join(
         tag("line", x1=f"{x}%", x2=f"{x}%", y1="0", y2="100%", class_="grid") for _, x in axis.ticks
     )
     if axis.chance is not None:
         x = f"{place(axis.scale(axis.chance))}%"
         marks += tag("line", x1=x, x2=x, y1="0", y2="100%", class_="chance")
+    if reference is not None:
+        x = f"{place(axis.scale(reference))}%"
+        marks += tag("line", x1=x, x2=x, y1="0", y2="100%", class_="reference")
     if value is not None and wording.is_number(value.low) and wording.is_number(value.high):
         low, high = axis.scale(value.low or 0.0), axis.scale(value.high or 0.0)
         marks += tag("line", x1=f"{place(low)}%", x2=f"{place(high)}%", y1="50%", y2="50%", class_="interval")

@@ -20,7 +20,7 @@ ROOM = Path(__file__).parent
 
 def render_page(document: ReportDocument) -> str:
     """The whole report as one HTML text without any outside reference; equal documents give equal texts."""
-    script = _asset("page.js")
+    script = asset("page.js")
     classes = views.class_slots(document)
     context = {
         "document": document,
@@ -32,12 +32,12 @@ def render_page(document: ReportDocument) -> str:
         "map": document.embedding_map and views.map_view(document.embedding_map, classes),
         "classes": classes,
         "is_judged": views.any_judged(document),
-        "style": Markup(palette.theme_css() + _asset("page.css")),  # noqa: S704 - our own files, no data in them
+        "style": Markup(palette.theme_css() + asset("page.css")),  # noqa: S704 - our own files, no data in them
         "script": Markup(script),  # noqa: S704 - likewise
         "policy": content_policy(script),
         "markers": figures.MARKERS,
     }
-    return wording.clean(_environment().get_template("page.html.j2").render(context)) + "\n"
+    return wording.clean(environment().get_template("page.html.j2").render(context)) + "\n"
 
 
 def content_policy(script: str) -> str:
@@ -50,7 +50,8 @@ def content_policy(script: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates that escape everything and know the words of this room."""
     environment = Environment(
         loader=FileSystemLoader(ROOM / "templates"),
         autoescape=True,
@@ -68,5 +69,6 @@ def _environment() -> Environment:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a style sheet or script."""
     return (ROOM / "assets" / name).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """`histokin pretrain`."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from histokin.cli.options import FOLDER, json_option, recipe_options, recipe_wit
 @click.option("--also", type=FOLDER, multiple=True, help="Train on this workspace's tiles as well; repeatable.")
 @click.option("--without", multiple=True, metavar="UNIT=A,B", help="Slides, patients or sites kept out of training.")
 @click.option("--max-tiles", type=click.IntRange(8), help="Train on so many tiles, drawn evenly from all.")
+@click.option("--tensorboard", type=FOLDER, help="Also write curves for TensorBoard here.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--dry-run", is_flag=True, help="Show the resolved recipe and what it would read, do nothing.")
 @json_option
@@ -29,6 +31,7 @@ def command(
     also: tuple[Path, ...],
     without: tuple[str, ...],
     max_tiles: int | None,
+    tensorboard: Path | None,
     device: str,
     dry_run: bool,
     as_json: bool,
@@ -38,6 +41,7 @@ def command(
     Under torchrun the processes share each batch; the result is that of one process.
     """
     from histokin.learn.distributed import World, start
+    from histokin.learn.tensorboard import on_tensorboard
     from histokin.pipeline.packing import Without
     from histokin.pipeline.stages import open_tiling, pretrain
     from histokin.progress import on_stderr
@@ -63,7 +67,8 @@ def command(
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if world.size > 1 and device == "auto":
         device = _own_device(local_rank)
-    with start(world, local_rank=local_rank, backend="gloo" if device == "cpu" else "auto"):
+    watched = on_tensorboard(tensorboard) if tensorboard and world.is_main else nullcontext()
+    with start(world, local_rank=local_rank, backend="gloo" if device == "cpu" else "auto"), watched as on_event:
         result = pretrain(
             place,
             tiling,
@@ -74,6 +79,7 @@ def command(
             also=also,
             without=Without.parse(without),
             at_most=max_tiles,
+            on_event=on_event,
         )
     if not world.is_main:
         return

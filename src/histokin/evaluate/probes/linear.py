@@ -12,11 +12,13 @@ from histokin.evaluate.probes.outcome import Part, Predicted, scaled
 C_GRID = tuple(10.0**e for e in range(-4, 3))
 _STAND_IN = 1.0  # where a single training group leaves nothing to choose on
 _MAX_ITER = 2000
+# Up to so many unknowns Newton's method is the quicker way to the same optimum: 257 of them took lbfgs 137 ms a fit.
+_FEW_UNKNOWNS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class LinearProbe:
-    """Logistic regression: minimise sum_i w_i CE_i + (1/(2C)) ||W||^2, intercept free (scikit-learn, lbfgs).
+    """Logistic regression: minimise sum_i w_i CE_i + (1/(2C)) ||W||^2, intercept free (scikit-learn).
 
     With two classes W is one vector (scikit-learn's binomial form), whose penalty is twice that of the equal
     multinomial pair. Features are z-scored by the training part.
@@ -51,19 +53,25 @@ class LinearProbe:
             is_unchosen = c is None
             c = _STAND_IN if c is None else c
             is_at_edge = not is_unchosen and c in (C_GRID[0], C_GRID[-1])
-        model = logistic(c, is_balanced=self.is_balanced)
+        model = logistic(c, _unknowns(train), is_balanced=self.is_balanced)
         is_converged = fit(model, train.x, train.truth)
         return Predicted(
             probabilities(model, test, train.truth, train.n_classes), c, is_at_edge, is_unchosen, is_converged
         )
 
 
-def logistic(c: float, *, is_balanced: bool, is_choosing: bool = False) -> Any:
+def _unknowns(train: Part) -> int:
+    n_vectors = train.n_classes if train.n_classes > 2 else 1
+    return n_vectors * (train.x.shape[1] + 1)
+
+
+def logistic(c: float, n_unknowns: int, *, is_balanced: bool, is_choosing: bool = False) -> Any:
     """An unfitted scikit-learn model of the probe's objective; while choosing C a coarser optimum will do."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(
         C=c,
+        solver="newton-cholesky" if n_unknowns <= _FEW_UNKNOWNS else "lbfgs",
         class_weight="balanced" if is_balanced else None,
         max_iter=_MAX_ITER,
         tol=1e-4 if is_choosing else 1e-6,
@@ -104,7 +112,7 @@ def _chosen_c(train: Part, *, is_balanced: bool) -> float | None:
         is_test = folds == fold
         x, test = scaled(train.x[~is_test], train.x[is_test])
         truth = train.truth[~is_test]
-        model = logistic(C_GRID[0], is_balanced=is_balanced, is_choosing=True)
+        model = logistic(C_GRID[0], _unknowns(train), is_balanced=is_balanced, is_choosing=True)
         for i, c in enumerate(C_GRID):
             model.set_params(C=c)
             fit(model, x, truth)

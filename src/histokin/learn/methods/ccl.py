@@ -28,7 +28,7 @@ class CCLSettings(LossSpec):
 
     `weighting` of a negative: `cluster` 1 - `beta` where it shares the anchor's cluster, `mask` 0 there, `hard` in
     proportion to exp(beta * s), `uniform` always 1 (MoCo v2: the ablation). Clusters of the queue's keys are found anew
-    every `refit` steps, once the queue is full; auto takes a 16th of them, at least 16. `group_weight` (the authors'
+    every `refit` steps, once the queue is full; auto takes one for 256 keys, at least 16. `group_weight` (the authors'
     lambda), `group_temperature`, `groups` (of the batch; auto: a quarter of it) and `iterations` are those of the group
     loss; a weight of 0 switches it off.
     """

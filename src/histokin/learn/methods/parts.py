@@ -46,11 +46,12 @@ class _Part:
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [m.momentum for m in norms]
+    before = [(m.momentum, m.num_batches_tracked) for m in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        # Means and variances move by 0 of the way; without a counter there is none to count on.
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, counter) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
