@@ -1,6 +1,7 @@
 """Pixel sources: in memory, joined, in part; rows, numbers and names stay with their pixels, digests with both."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histokin.errors import TrainingError
-from histokin.learn.pixels import ArrayPixels, JoinedPixels, Labels, PixelSource, Places, SomePixels
+from histokin.learn.pixels import ArrayPixels, JoinedPixels, Labels, Places, SomePixels
 
 
-def numbered(n: int, first: int, *, px: int = 4, mpp: float = 1.0, slides: np.ndarray | None = None) -> ArrayPixels:
+def numbered(n: int, first: int, *, px: int = 4, mpp: float = 1.0, slides: np.ndarray | None = None) -> Any:
     """Tiles whose red is their number; slides 0, 0, 1, 1, ...; labels and groups in threes."""
     tiles = np.zeros((n, px, px, 3), np.uint8)
     tiles[..., 0] = np.arange(first, first + n)[:, None, None]
@@ -51,7 +52,7 @@ def test_wider_regions_state_both_sides() -> None:
     assert source.read(np.array([0, 2])).shape == (2, 8, 8, 3)
 
 
-CHANGES: dict[str, Callable[[np.ndarray], PixelSource]] = {
+CHANGES: dict[str, Callable[[np.ndarray], ArrayPixels]] = {
     "a pixel": lambda t: ArrayPixels(t + (np.arange(3 * 48).reshape(3, 4, 4, 3) == 50).astype(np.uint8), 1.0),
     "their order": lambda t: ArrayPixels(t[::-1], 1.0),
     "mpp": lambda t: ArrayPixels(t, 0.5),
@@ -68,7 +69,7 @@ def test_the_digest_changes_with(what: str) -> None:
 
 
 def test_joined_sources_give_each_row_its_own_pixels() -> None:
-    joined = JoinedPixels([numbered(4, 0), numbered(3, 100), numbered(5, 200)])
+    joined: Any = JoinedPixels([numbered(4, 0), numbered(3, 100), numbered(5, 200)])
     assert len(joined) == 12
     assert numbers(joined.read(np.arange(12))) == [0, 1, 2, 3, 100, 101, 102, 200, 201, 202, 203, 204]
     assert numbers(joined.read(np.array([11, 0, 4, 4, 3]))) == [204, 0, 100, 100, 3]
@@ -76,7 +77,7 @@ def test_joined_sources_give_each_row_its_own_pixels() -> None:
 
 
 def test_joined_slides_cohorts_and_groups_stay_apart() -> None:
-    joined = JoinedPixels([numbered(4, 0), numbered(3, 100)])
+    joined: Any = JoinedPixels([numbered(4, 0), numbered(3, 100)])
     assert joined.slides.tolist() == [0, 0, 1, 1, 2, 2, 3]
     assert joined.cohorts.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert joined.labels.groups.tolist() == [0, 0, 0, 1, 2, 2, 2]
@@ -84,32 +85,34 @@ def test_joined_slides_cohorts_and_groups_stay_apart() -> None:
 
 
 def test_numbers_of_slides_with_gaps_stay_apart_too() -> None:
-    joined = JoinedPixels([numbered(3, 0, slides=np.array([7, 2, 7])), numbered(2, 9, slides=np.array([0, 7]))])
+    joined: Any = JoinedPixels([numbered(3, 0, slides=np.array([7, 2, 7])), numbered(2, 9, slides=np.array([0, 7]))])
     assert joined.slides.tolist() == [7, 2, 7, 8, 15]
 
 
 def test_a_class_of_two_cohorts_is_one_and_unlabelled_stays_unlabelled() -> None:
-    first, second, third = numbered(3, 0), numbered(3, 9), ArrayPixels(np.zeros((2, 4, 4, 3), np.uint8), 1.0)
+    first, second = numbered(3, 0), numbered(3, 9)
+    third: Any = ArrayPixels(np.zeros((2, 4, 4, 3), np.uint8), 1.0)
     first.labels = Labels(np.array([0, 1, -1]), ("stroma", "tumour"), np.zeros(3, np.int64))
     second.labels = Labels(np.array([1, -1, 0]), ("fat", "stroma"), np.zeros(3, np.int64))
-    joined = JoinedPixels([first, second, third]).labels
+    joined: Any = JoinedPixels([first, second, third]).labels
     assert joined.classes == ("fat", "stroma", "tumour")
     assert joined.codes.tolist() == [1, 2, -1, 1, -1, 0, -1, -1]
     assert JoinedPixels([third, third]).labels is None
 
 
 def test_places_are_known_only_where_all_know_them() -> None:
-    bare = ArrayPixels(np.zeros((2, 4, 4, 3), np.uint8), 1.0)
+    bare: Any = ArrayPixels(np.zeros((2, 4, 4, 3), np.uint8), 1.0)
     assert JoinedPixels([numbered(2, 0), bare]).places is None
     wide = numbered(2, 0)
     wide.places = Places(np.zeros((2, 2)), 25.0)
-    assert JoinedPixels([numbered(2, 0), wide]).places.pitch_um == 25.0
+    joined: Any = JoinedPixels([numbered(2, 0), wide])
+    assert joined.places.pitch_um == 25.0
 
 
 def test_joined_tiles_of_other_size_are_refused_and_of_other_mpp_taken() -> None:
     with pytest.raises(TrainingError, match=r"tiles of 4 and 6 px cannot be trained on together.*one --tile-px"):
         JoinedPixels([numbered(2, 0), numbered(2, 0, px=6)])
-    joined = JoinedPixels([numbered(2, 0, mpp=0.5), numbered(3, 0, mpp=1.0), numbered(2, 0, mpp=0.5)])
+    joined: Any = JoinedPixels([numbered(2, 0, mpp=0.5), numbered(3, 0, mpp=1.0), numbered(2, 0, mpp=0.5)])
     assert (joined.mpp, joined.mpps) == (0.5, (0.5, 1.0))  # of most tiles
 
 
@@ -122,7 +125,7 @@ def test_the_digest_of_joined_sources_knows_their_order() -> None:
 
 def test_some_rows_keep_what_is_known_of_them_in_the_order_given() -> None:
     rows = np.array([5, 0, 3])
-    some = SomePixels(numbered(6, 10), rows)
+    some: Any = SomePixels(numbered(6, 10), rows)
     assert len(some) == 3
     assert numbers(some.read(np.array([0, 1, 2, 0]))) == [15, 10, 13, 15]
     assert some.slides.tolist() == [2, 0, 1]
@@ -145,7 +148,7 @@ def test_some_of_joined_reads_what_a_plain_array_would(sizes: list[int], data: s
     flat = np.concatenate([source.tiles for source in sources])
     chosen = np.array(data.draw(st.lists(st.integers(0, len(flat) - 1), min_size=1)), np.int64)
     asked = np.array(data.draw(st.lists(st.integers(0, len(chosen) - 1))), np.int64)
-    some = SomePixels(JoinedPixels(sources), chosen)
+    some: Any = SomePixels(JoinedPixels(sources), chosen)
     np.testing.assert_array_equal(some.read(asked), flat[chosen][asked])
     nested = SomePixels(some, np.arange(len(chosen))[::-1])
     np.testing.assert_array_equal(nested.read(np.arange(len(chosen))), flat[chosen[::-1]])

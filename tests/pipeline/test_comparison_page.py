@@ -113,6 +113,15 @@ def test_a_workspace_that_is_gone_costs_the_pictures_alone(made: tuple[Workspace
     assert task.measures
 
 
+def test_a_task_that_could_not_be_measured_still_has_its_pictures(made: tuple[Workspace, Comparison]) -> None:
+    found = made[1]
+    raw = json.loads(json.dumps(found.document))
+    raw["tasks"][0] |= {"measures": [], "refusals": ["linear probe: one class."]}
+    (task,) = comparison_document(Workspace.open(found.folder), raw).tasks
+    assert task.refusals == ["linear probe: one class."]
+    assert [name for name, _ in task.lookups[0].answers] == ["a", "b"]
+
+
 def test_missing_embeddings_cost_the_pictures_alone(made: tuple[Workspace, Comparison], tmp_path: Path) -> None:
     work, found = made
     shutil.copytree(work.root, tmp_path / "w")

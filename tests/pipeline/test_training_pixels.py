@@ -1,7 +1,9 @@
 """What training gets to see of workspaces: whose tiles, with which labels and places, and how much around them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from worlds import png, stained, tissue_on_glass, write_csv
 
 from histokin.errors import RecipeError, TableError, TrainingError
 from histokin.learn import PixelSource, Recipe, override, read_recipe
-from histokin.pipeline.packing import Without, training_pixels
+from histokin.pipeline.packing import Without
+from histokin.pipeline.packing import training_pixels as pixels_for_training
 from histokin.pipeline.stages import TileRequest, tile
 from histokin.slides import open_slide
 from histokin.slides.generated import write_pyramid
@@ -48,6 +51,11 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 def recipe(*settings: str) -> Recipe:
     return override(read_recipe("simclr"), list(settings))
+
+
+def training_pixels(*arguments: Any, **named: Any) -> AbstractContextManager[Any]:
+    """As the trainer gets them; labels and places are looked at without asking whether there are any."""
+    return pixels_for_training(*arguments, **named)
 
 
 def pixels_of(source: PixelSource) -> np.ndarray:
@@ -128,7 +136,7 @@ def test_places_of_slides_joined_with_tile_files_are_unknown(first: Place, tmp_p
 
 
 def test_tiles_of_other_size_are_not_trained_on_together(first: Place, tmp_path: Path) -> None:
-    work, tiling = first
+    _, tiling = first
     other = tile(tiling.cohort.root / "s.csv", tmp_path / "w", request=TileRequest(80, 1.0))
     with (
         pytest.raises(TrainingError, match=r"tiles of 64 and 80 px cannot"),

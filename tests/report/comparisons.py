@@ -177,6 +177,7 @@ def hostile(text: str) -> ComparisonDocument:
                 1,
                 {text: text},
                 [measured],
+                [text],
                 [Lookup(picture, [(text, [picture])])],
                 text,
             )

@@ -108,6 +108,13 @@ def test_a_task_without_pictures_says_why():
     assert "No pictures: x." in found.text
 
 
+def test_what_could_not_be_measured_is_said():
+    task = comparisons.task(measures=[], refusals=["linear probe: one class only."])
+    found = Page(render_comparison(comparisons.full(tasks=[task])))
+    assert "Not judged. linear probe: one class only." in found.text
+    assert "Not measured linear probe: one class only." in found.text
+
+
 def test_recipe_plan_command_and_fingerprint_are_on_the_page(page):
     for text in (
         "method: simclr seed: 0",

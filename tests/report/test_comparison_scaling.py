@@ -19,6 +19,8 @@ def test_entries_that_differ_in_their_number_of_tiles_make_a_line_a_recipe():
     entries = [*_counted(1000, 30, 100), *_counted(30, 100, recipe="byol"), entry("alone", recipe="dino", n_tiles=5)]
     (block,) = scalings(comparisons.full(entries=entries, tasks=[_measured(entries)]))
     assert [name for name, _ in block.legend] == ["simclr", "byol", "best floor"]
+    slots = [slot for _, slot in block.legend if slot]
+    assert len({shape for _, shape in slots}) == len({colour for colour, _ in slots}) == 2
     (chart,) = block.charts
     assert chart.count("<use ") == 5
     assert chart.count('class="whisker') == 5

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histokin.artefacts import Ledger, digest_file, digest_of, plain, read_lines, write_json
 from histokin.cohort import file_name_of
@@ -15,7 +14,7 @@ from histokin.errors import EvaluationError
 from histokin.evaluate import Items, LinearProbe, RidgeProbe, Split, compare_probes, compare_spatial, rank_items
 from histokin.pipeline.comparison_page import write_comparison_page
 from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.evaluation import CHOSEN_COLUMNS
+from histokin.pipeline.comparison_tasks import HEADLINES, check_task, task_texts
 from histokin.pipeline.gathering import Gathered, gather, tile_labels, tile_places
 from histokin.pipeline.packing import Without, training_pixels
 from histokin.pipeline.stages import embed, open_tiling, train, with_mpp
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from histokin.learn import Recipe, TrainingResult
 
 DOCUMENT = "comparison.json"
-RETRIEVAL = ("acc@1", "mmv@5")
-HEADLINES = {"classes": ("balanced_accuracy", "macro_f1", "acc@1", "mmv@5"), "values": ("spearman_within", "r2")}
 RANDOM = "random"
+TABLE_VERSION = 1
+"""Of what a task's table holds: another one is made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def compare(
         HistokinError: says what, where and what to do.
     """
     for task in plan.tasks:
-        _check(task)  # before hours are spent on training
+        check_task(task)  # before hours are spent on training
     work = Workspace.create(out)
     trained = {entry.name: _trained(work, plan, entry, report) for entry in plan.entries}
     judged = [table for task in plan.tasks for table in _judged(work, plan, task, trained, report)]
@@ -82,22 +81,6 @@ def compare(
     return Comparison(work.root, plain(document), write_comparison_page(work, plain(document)))
 
 
-def _check(task: TaskSpec) -> None:
-    """Refuse a task whose workspace has not what it asks for."""
-    tiling = open_tiling(Workspace.open(task.work))
-    if task.leave_out == "self":
-        raise EvaluationError("probes cannot leave out single tiles", task.title, "Leave out slide or patient.")
-    of_tiles = {column for record in tiling.records[:1] for column in tiling.table(record).label_columns}
-    known = of_tiles | set(tiling.cohort.label_columns)
-    asked = [task.value or task.label] if task.value or task.label else list(CHOSEN_COLUMNS)
-    if not known.intersection(asked) and not (task.spatial and not task.value and not task.label):
-        raise EvaluationError(
-            f"neither tiles nor slides have a column {' or '.join(asked)}",
-            task.title,
-            f"There are: {', '.join(sorted(known)) or 'none'}.",
-        )
-
-
 def recipe_of(plan: ComparisonPlan, entry: EntrySpec) -> "Recipe":
     """The recipe an entry trains by."""
     from histokin.learn import override, read_recipe
@@ -105,19 +88,28 @@ def recipe_of(plan: ComparisonPlan, entry: EntrySpec) -> "Recipe":
     return override(read_recipe(entry.recipe), [f"seed={plan.seed}", *plan.settings, *entry.settings])
 
 
-def _trained(work: Workspace, plan: ComparisonPlan, entry: EntrySpec, report: Reporter) -> "TrainingResult":
+def _trained(work: Workspace, plan: ComparisonPlan, entry: EntrySpec, report: Reporter) -> "_Trained":
     places = []
     for name in plan.train_of(entry):
         place = Workspace.open(name)
         places.append((place, with_mpp(place, open_tiling(place), entry.mpp, report)))
     recipe, without = recipe_of(plan, entry), Without.parse(entry.without)
     with training_pixels(places, recipe, report, without=without, at_most=entry.at_most) as pixels:
-        return train(pixels, recipe, work.run(file_name_of(entry.name)), report, device=plan.device, replace=True)
+        result = train(pixels, recipe, work.run(file_name_of(entry.name)), report, device=plan.device, replace=True)
+        return _Trained(result, len(pixels))
 
 
-def _entry(work: Workspace, entry: EntrySpec, result: "TrainingResult") -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """An entry's run, and how many tiles it was given."""
+
+    result: "TrainingResult"
+    n_tiles: int
+
+
+def _entry(work: Workspace, entry: EntrySpec, trained: _Trained) -> dict[str, Any]:
     """What is to be known of a training: what it was asked for and how it went."""
-    folder = work.run(file_name_of(entry.name))
+    folder, result = work.run(file_name_of(entry.name)), trained.result
     lines = read_lines(folder / "metrics.jsonl")
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     every = max(1, len(losses) // 200)  # enough for a curve
@@ -125,11 +117,12 @@ def _entry(work: Workspace, entry: EntrySpec, result: "TrainingResult") -> dict[
         **plain(entry),
         "method": json.loads((result.encoder / "card.json").read_text(encoding="utf-8"))["method"],
         "fingerprint": result.fingerprint,
+        "n_tiles": trained.n_tiles,
         "steps": result.steps,
         "views": result.views,
         "batch": result.batch,
         "loss": result.loss,
-        "losses": losses[::every],
+        "losses": losses[:-1:every] + losses[-1:],
         "looks": [line["monitor"] for line in lines if "monitor" in line],
         "alarms": result.alarms,
         "notes": result.notes,
@@ -141,16 +134,20 @@ def _judged(
     work: Workspace,
     plan: ComparisonPlan,
     task: TaskSpec,
-    trained: "Mapping[str, TrainingResult]",
+    trained: Mapping[str, _Trained],
     report: Reporter,
 ) -> list[dict[str, Any]]:
     """The tables of one task: one for each pixel size that entries are judged at."""
+    place = Workspace.open(task.work)
+    before = open_tiling(place)
+    tilings = {mpp: with_mpp(place, before, mpp, report) for mpp in dict.fromkeys(e.mpp for e in plan.entries)}
+    by_spec: dict[str, list[EntrySpec]] = {}
+    for entry in plan.entries:
+        by_spec.setdefault(tilings[entry.mpp].spec.spec_id, []).append(entry)
     tables = []
-    for mpp in dict.fromkeys(entry.mpp for entry in plan.entries):
-        entries = [entry for entry in plan.entries if entry.mpp == mpp]
-        place = Workspace.open(task.work)
-        tiling = with_mpp(place, open_tiling(place), mpp, report)
-        title = task.title + (f", {mpp:g} mpp" if mpp and len({e.mpp for e in plan.entries}) > 1 else "")
+    for entries in by_spec.values():
+        tiling = tilings[entries[0].mpp]
+        title = task.title + (f", {tiling.spec.mpp:.3g} mpp" if len(by_spec) > 1 else "")
         tables.append(_Judge(work, plan, task, entries, title).table(place, tiling, trained, report))
     return tables
 
@@ -164,13 +161,18 @@ class _Judge:
         self._work, self._plan, self._task, self._entries, self._title = work, plan, task, entries, title
 
     def table(
-        self, place: Workspace, tiling: Tiling, trained: "Mapping[str, TrainingResult]", report: Reporter
+        self, place: Workspace, tiling: Tiling, trained: Mapping[str, _Trained], report: Reporter
     ) -> dict[str, Any]:
         stores, floors, twins, tiling = self._embedded(place, tiling, trained, report)
         ledger = Ledger(
             self._work.evaluation(file_name_of(self._title)),
             "comparison",
-            {"task": self._task, "seed": self._plan.seed, "entries": [e.name for e in self._entries]},
+            {
+                "table": TABLE_VERSION,
+                "task": self._task,
+                "seed": self._plan.seed,
+                "entries": [e.name for e in self._entries],
+            },
         )
         paths = [*stores.values(), *(path for group in floors.values() for path in group)]
         inputs = {
@@ -190,7 +192,7 @@ class _Judge:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _embedded(
-        self, place: Workspace, tiling: Tiling, trained: "Mapping[str, TrainingResult]", report: Reporter
+        self, place: Workspace, tiling: Tiling, trained: Mapping[str, _Trained], report: Reporter
     ) -> tuple[dict[str, Path], dict[str, list[Path]], dict[str, str], Tiling]:
         """Stores by entry and by floor, and which random floor is whose: entries of one architecture share theirs."""
         from histokin.encoders import load_encoder
@@ -198,7 +200,7 @@ class _Judge:
 
         encoders = {
             entry.name: load_encoder(
-                trained[entry.name].encoder,
+                trained[entry.name].result.encoder,
                 tile_px=tiling.spec.tile_px,
                 mpp=tiling.spec.mpp,
                 device=self._plan.device,
@@ -225,7 +227,7 @@ class _Judge:
         features = {names[0]: [gathered.main.features], **gathered.floors}
         encoders = {name: features[name][0] for name in names}
         beside = {name: features[name] if len(features[name]) > 1 else features[name][0] for name in floors}
-        kept = self._kept(tiling, gathered)
+        texts = task_texts(tiling, gathered, task)
         groups = {"patient": gathered.patient, "slide": gathered.slide, "site": gathered.site}
         how = {"floors": beside, "seed": seed, "progress": report}
         clusters = tile_labels(tiling, gathered.main, task.cluster) if task.cluster else None
@@ -246,16 +248,14 @@ class _Judge:
                 refusals.append(f"{name}: {error.what}. {error.remedy}")
 
         if task.value:
-            texts = np.where(kept, tile_labels(tiling, gathered.main, task.value), "")
             values = np.array([float(text) if text else np.nan for text in texts])
             ridge = {"probe": RidgeProbe(), "within": gathered.slide, **probing}
             judge("ridge probe", None, lambda: compare_probes(encoders, values, **ridge))
-        elif (found := self._labels(tiling, gathered)) is not None:
-            labels = np.where(kept, found, "")
-            items = Items.of(labels, gathered.patient, gathered.slide, gathered.site)
+        elif any(texts):
+            items = Items.of(texts, gathered.patient, gathered.slide, gathered.site)
             ranking = {"leave_out": task.leave_out, "k": (1, 5), **how}
-            judge("linear probe", None, lambda: compare_probes(encoders, labels, probe=LinearProbe(), **probing))
-            judge("retrieval", RETRIEVAL, lambda: rank_items(encoders, items, **ranking))
+            judge("linear probe", None, lambda: compare_probes(encoders, texts, probe=LinearProbe(), **probing))
+            judge("retrieval", HEADLINES["retrieval"], lambda: rank_items(encoders, items, **ranking))
         places = tile_places(tiling, gathered.main) if task.spatial else None
         if places is not None:
             at = {"pitch_um": places.pitch_um, **how}
@@ -269,29 +269,10 @@ class _Judge:
             "entries": names,
             "floors": floors,
             "n_tiles": len(gathered.main),
-            "n_judged": int(kept.sum()),
+            "n_judged": int(np.count_nonzero(texts != "")) or len(gathered.main),
             "measures": measures,
             "refusals": refusals,
         }
-
-    def _labels(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.object_] | None:
-        """The classes to be judged by: the tiles', else their slides'; None where there are none."""
-        for column in [self._task.label] if self._task.label else CHOSEN_COLUMNS:
-            labels = tile_labels(tiling, gathered.main, column)
-            if not any(labels):
-                by_slide = {r.slide: r.labels.get(column, "") for r in tiling.records}
-                labels = np.array([by_slide[slide] for slide in gathered.slide], object)
-            if any(labels):
-                return labels
-        return None
-
-    def _kept(self, tiling: Tiling, gathered: Gathered) -> NDArray[np.bool_]:
-        """(n,) which tiles meet the task's conditions."""
-        kept = np.ones(len(gathered.main), bool)
-        for condition in self._task.only:
-            column, _, wanted = condition.partition("=")
-            kept &= tile_labels(tiling, gathered.main, column) == wanted
-        return kept
 
 
 def _measure(name: str, found: Any, entries: list[str], metrics: Sequence[str] | None = None) -> dict[str, Any]:
@@ -317,10 +298,9 @@ def _measure(name: str, found: Any, entries: list[str], metrics: Sequence[str] |
 
 def _table(task: dict[str, Any]) -> str:
     """One task for a terminal: value and interval, and what remains after random weights and the best floor."""
-    metrics = [m for m in (*HEADLINES[task["kind"]], "addr") if any(_has(measure, m) for measure in task["measures"])]
     lines = [f"{task['title']} ({task['n_judged']} tiles); 95 % intervals; * floor"]
-    for metric in metrics:
-        rows = next(measure["rows"] for measure in task["measures"] if _has(measure, metric))
+    of_measures = [(measure["rows"], metric) for measure in task["measures"] for metric in HEADLINES[measure["name"]]]
+    for rows, metric in of_measures:
         floors = [row for row in rows if row["kind"] == "floor"]
         best = max(floors, key=lambda row: row["figures"][metric]["value"])
         lines.append(f"  {metric:<38}{'value':<23}{'- random':<25}- best floor ({best['name']})")
@@ -333,10 +313,6 @@ def _table(task: dict[str, Any]) -> str:
             lines.append(f"    {row['name'] + (' *' if row['kind'] == 'floor' else ''):<36}{cells}".rstrip())
     lines += [f"  {refusal}" for refusal in task["refusals"]]
     return "\n".join(lines)
-
-
-def _has(measure: dict[str, Any], metric: str) -> bool:
-    return any(metric in row["figures"] for row in measure["rows"])
 
 
 def _span(value: float, interval: dict[str, Any], sign: str = "") -> str:

@@ -15,8 +15,8 @@ from histokin.errors import HistokinError
 from histokin.evaluate import floor_distance
 from histokin.evaluate.protocol import standardised
 from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.evaluation import CHOSEN_COLUMNS
-from histokin.pipeline.gathering import Gathered, gather, tile_labels
+from histokin.pipeline.comparison_tasks import HEADLINES, task_texts
+from histokin.pipeline.gathering import Gathered, gather
 from histokin.pipeline.pictures import N_HITS, tile_pictures
 from histokin.pipeline.searching import find_floors
 from histokin.pipeline.stages import open_tiling, with_mpp
@@ -38,12 +38,6 @@ from histokin.workspace import Workspace
 
 N_QUERIES = 3
 MAX_PICTURED = 8  # entries whose neighbours are shown; all of them are measured
-PRIMARY = {
-    "linear probe": ("balanced_accuracy", "macro_f1"),
-    "ridge probe": ("spearman_within", "r2"),
-    "retrieval": ("acc@1", "mmv@5"),
-    "distance ratio": ("addr",),
-}
 _THIRDS = ("low", "middle", "high")
 
 
@@ -101,7 +95,7 @@ def _entry(work: Workspace, plan: Mapping[str, Any], entry: Mapping[str, Any]) -
         without=list(entry["without"]),
         against=list(entry["against"]),
         method=entry["method"],
-        n_tiles=_n_tiles(train, entry),
+        n_tiles=entry["n_tiles"],
         fingerprint=entry["fingerprint"],
         steps=entry["steps"],
         views=entry["views"],
@@ -114,19 +108,6 @@ def _entry(work: Workspace, plan: Mapping[str, Any], entry: Mapping[str, Any]) -
     )
 
 
-def _n_tiles(train: Sequence[str], entry: Mapping[str, Any]) -> int | None:
-    """How many tiles an entry learned from; None where some are kept out by name and none were counted."""
-    if "n_tiles" in entry:
-        return int(entry["n_tiles"])
-    if entry["without"]:
-        return None
-    n = 0
-    for name in train:
-        place = Workspace.open(name)
-        n += with_mpp(place, open_tiling(place), entry["mpp"]).n_tiles
-    return n if entry["at_most"] is None else min(n, entry["at_most"])
-
-
 # ---- figures
 
 
@@ -137,7 +118,7 @@ def _value(found: Mapping[str, Any]) -> Value:
 
 def _measure(measure: Mapping[str, Any]) -> ComparedMeasure:
     present = sorted({metric for row in measure["rows"] for metric in row["figures"]})
-    metrics = [metric for metric in PRIMARY.get(measure["name"], present) if metric in present]
+    metrics = [metric for metric in HEADLINES.get(measure["name"], present) if metric in present]
     chance: dict[str, float | None] = {}
     rows = []
     for row in measure["rows"]:
@@ -164,7 +145,7 @@ def _task(work: Workspace, seed: int, specs: Mapping[str, Mapping[str, Any]], ta
         title=task["title"],
         subject=spec.title,
         mpp=mpp,
-        kind=task["kind"] if len(measures) > 1 or measures[0].name != "distance ratio" else "places",
+        kind="places" if measures and {measure.name for measure in measures} == {"distance ratio"} else task["kind"],
         column=spec.value or spec.label,
         leave_out=spec.leave_out,
         only=list(spec.only),
@@ -172,6 +153,7 @@ def _task(work: Workspace, seed: int, specs: Mapping[str, Mapping[str, Any]], ta
         n_judged=task["n_judged"],
         twins=dict(task["twins"]),
         measures=measures,
+        refusals=list(task.get("refusals", ())),
         lookups=lookups,
         lookup_note=note,
     )
@@ -228,6 +210,8 @@ def _lookups(
 
 def _floor_of(measures: Sequence[ComparedMeasure]) -> str:
     """The floor that ranks best where ranking was measured, else by the task's first metric."""
+    if not measures:
+        return ""
     chosen = next((m for m in measures if m.name == "retrieval"), measures[0])
     metric = chosen.metrics[-1] if chosen.name == "retrieval" else chosen.metrics[0]
     known = [(row.values[metric].value, row.name) for row in chosen.rows if row.kind == "floor"]
@@ -294,10 +278,7 @@ def _asked_of(
     gathered = gather(tiling, paths[first], {name: [paths[name]] for name in others})
     features = {first: gathered.main.features, **{name: gathered.floors[name][0] for name in others}}
     groups = {"patient": gathered.patient, "slide": gathered.slide, "site": gathered.site}
-    texts = _texts(tiling, gathered, spec)
-    for condition in spec.only:
-        column, _, wanted = condition.partition("=")
-        texts = np.where(tile_labels(tiling, gathered.main, column) == wanted, texts, "")
+    texts = task_texts(tiling, gathered, spec)
     return _Asked(gathered, features, texts, groups[spec.leave_out], bool(spec.value))
 
 
@@ -309,21 +290,6 @@ def _store(work: Workspace, place: Workspace, tiling: Tiling, name: str) -> Path
     spec = tiling.spec
     encoder = load_encoder(folder, tile_px=spec.tile_px, mpp=spec.mpp, device="cpu", any_field=True)
     return EmbeddingStore(place.embeddings(spec.spec_id, short_id(encoder.fingerprint))).folder
-
-
-def _texts(tiling: Tiling, gathered: Gathered, spec: TaskSpec) -> NDArray[np.object_]:
-    """(n,) the label or value of each tile; a slide's label where tiles have none."""
-    if spec.value:
-        return tile_labels(tiling, gathered.main, spec.value)
-    labels = np.full(len(gathered.main), "", object)
-    for column in [spec.label] if spec.label else CHOSEN_COLUMNS:
-        labels = tile_labels(tiling, gathered.main, column)
-        if not any(labels):
-            by_slide = {record.slide: record.labels.get(column, "") for record in tiling.records}
-            labels = np.array([by_slide[slide] for slide in gathered.slide], object)
-        if any(labels):
-            break
-    return labels
 
 
 def _nearest(asked: _Asked, name: str, queries: Sequence[int]) -> list[list[int]]:

@@ -70,6 +70,7 @@ class ComparedTask:
         n_tiles, n_judged: all of them, and those that meet the conditions.
         twins: by entry, the floor of random weights of its own architecture.
         measures: the first one's first metric carries the verdict.
+        refusals: sentences on what could not be measured, and why.
         lookups: retrieval, drawn by the seed.
         lookup_note: how they were drawn, or why there are none.
     """
@@ -85,6 +86,7 @@ class ComparedTask:
     n_judged: int
     twins: dict[str, str]
     measures: list[ComparedMeasure]
+    refusals: list[str] = field(default_factory=list)
     lookups: list[Lookup] = field(default_factory=list)
     lookup_note: str = ""
 

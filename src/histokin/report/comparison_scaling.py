@@ -1,6 +1,6 @@
 """Entries of one recipe that differ in one thing: in their number of tiles, their pixel size or their cohorts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -32,10 +32,15 @@ def scalings(document: ComparisonDocument) -> list[Scaling]:
             groups = _lines(document.entries, axis)
             charts = _trend_charts(tasks, groups, axis) if groups else []
             if charts:
-                slots = palette.assign(groups)
+                slots = _slots(groups)
                 legend: list[tuple[str, palette.Slot | None]] = [(name, slots[name]) for name in groups]
                 found.append(Scaling(f"{subject}: {axis.title}", axis.lead, charts, [*legend, ("best floor", None)]))
     return found
+
+
+def _slots(names: Iterable[str]) -> dict[str, palette.Slot]:
+    """A colour and a shape each: the lines cross, and nobody should need colour to tell them apart."""
+    return {name: (palette.slot(at)[0], at % palette.N_SHAPES) for at, name in enumerate(sorted(names))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def _lines(entries: Sequence[ComparedEntry], axis: _Axis) -> dict[str, list[Comp
 
 
 def _trend_charts(tasks: Sequence[ComparedTask], groups: dict[str, list[ComparedEntry]], axis: _Axis) -> list[Markup]:
-    slots = palette.assign(groups)
+    slots = _slots(groups)
     charts = []
     for metric in dict.fromkeys(m for task in tasks for measure in task.measures for m in measure.metrics):
         trends, chances, floors = [], set(), dict[float, Value]()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from torch import nn
 
 from histokin.encoders.networks import build_network, seeded_torch
 from histokin.learn import pretrain
+from histokin.learn.distributed import World
 from histokin.learn.methods import METHODS
 from histokin.learn.methods.parts import in_parts
 from histokin.learn.recipe import with_steps
 from histokin.learn.resolve import resolve_recipe
 from histokin.learn.steps import Setting, make_batch, new_state
 from histokin.learn.trainer import shares_of
-from histokin.learn.distributed import World
 
 CPU = torch.device("cpu")
 TINY = {"channels": (8, 8, 16, 24), "stem_width": 8, "layers": (1, 1, 1, 1)}
@@ -75,7 +76,7 @@ def test_a_norm_that_averages_all_it_has_seen_counts_each_part_once():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3), norm)
     for _ in range(2):
         in_parts(encoder, views(), 4).square().sum().backward()
-    assert int(norm.num_batches_tracked) == 8
+    assert int(norm.state_dict()["num_batches_tracked"]) == 8
     assert norm.momentum is None
 
 
@@ -115,7 +116,8 @@ def test_fewer_numbers_are_kept_for_the_backward_pass():
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_the_loss_sees_the_whole_batch(method):
     """With norms that do not look at the batch, the loss in four parts is the loss at once; that of a part is not."""
-    source, losses = two_slides(), {}
+    source: Any = two_slides()
+    losses: dict[int, tuple[float, torch.Tensor]] = {}
     for parts in (1, 4):
         recipe = recipe_of(method, f"run.parts={parts}", "projector.norm=false", "projector.out_norm=false")
         recipe = with_steps(resolve_recipe(recipe, 32, len(source), CPU), 10)
@@ -136,10 +138,12 @@ def test_the_loss_sees_the_whole_batch(method):
 
 
 def test_a_run_in_parts_killed_and_resumed_equals_never_stopped(tmp_path):
-    source, recipe = two_slides(), recipe_of("simclr", "run.parts=2", "run.steps=4")
+    source: Any = two_slides()
+    recipe = recipe_of("simclr", "run.parts=2", "run.steps=4")
     pretrain(source, recipe, tmp_path / "whole", device="cpu")
     for _ in range(4):
+        after_one: Any = killing_after(1)
         with pytest.raises(KilledError):
-            pretrain(source, recipe, tmp_path / "killed", killing_after(1), device="cpu")
+            pretrain(source, recipe, tmp_path / "killed", after_one, device="cpu")
     pretrain(source, recipe, tmp_path / "killed", device="cpu")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

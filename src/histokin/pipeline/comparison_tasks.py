@@ -1,0 +1,61 @@
+"""What a comparison's tasks know of the tiles: who is asked, and what the answer is."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histokin.errors import EvaluationError
+from histokin.pipeline.comparison_plan import TaskSpec
+from histokin.pipeline.evaluation import CHOSEN_COLUMNS
+from histokin.pipeline.gathering import Gathered, tile_labels
+from histokin.pipeline.stages import open_tiling
+from histokin.tiles import Tiling
+from histokin.workspace import Workspace
+
+HEADLINES = {
+    "linear probe": ("balanced_accuracy", "macro_f1"),
+    "ridge probe": ("spearman_within", "r2"),
+    "retrieval": ("acc@1", "mmv@5"),
+    "distance ratio": ("addr",),
+}
+"""Ways of judging, and the metrics of each that tables show."""
+
+
+def check_task(task: TaskSpec) -> None:
+    """Refuse a task whose workspace has not what it asks for."""
+    tiling = open_tiling(Workspace.open(task.work))
+    if task.leave_out == "self":
+        raise EvaluationError("probes cannot leave out single tiles", task.title, "Leave out slide or patient.")
+    of_tiles = {column for record in tiling.records[:1] for column in tiling.table(record).label_columns}
+    known = of_tiles | set(tiling.cohort.label_columns)
+    asked = [task.value or task.label] if task.value or task.label else list(CHOSEN_COLUMNS)
+    if not known.intersection(asked) and not (task.spatial and not task.value and not task.label):
+        raise EvaluationError(
+            f"neither tiles nor slides have a column {' or '.join(asked)}",
+            task.title,
+            f"There are: {', '.join(sorted(known)) or 'none'}.",
+        )
+
+
+def task_texts(tiling: Tiling, gathered: Gathered, task: TaskSpec) -> NDArray[np.object_]:
+    """(n,) the label or value of each tile that the task asks about; "" elsewhere.
+
+    Classes are the tiles' own; where no tile has any, those of their slides.
+    """
+    texts = _texts(tiling, gathered, task)
+    for condition in task.only:
+        column, _, wanted = condition.partition("=")
+        texts = np.where(tile_labels(tiling, gathered.main, column) == wanted, texts, "")
+    return texts
+
+
+def _texts(tiling: Tiling, gathered: Gathered, task: TaskSpec) -> NDArray[np.object_]:
+    if task.value:
+        return tile_labels(tiling, gathered.main, task.value)
+    for column in [task.label] if task.label else CHOSEN_COLUMNS:
+        labels = tile_labels(tiling, gathered.main, column)
+        if not any(labels):
+            by_slide = {record.slide: record.labels.get(column, "") for record in tiling.records}
+            labels = np.array([by_slide[slide] for slide in gathered.slide], object)
+        if any(labels):
+            return labels
+    return np.full(len(gathered.main), "", object)
