@@ -313,3 +313,13 @@ def test_a_source_that_gives_other_pixels_than_it_says_is_refused(source, tiny, 
 
     with pytest.raises(ValueError, match=r"gave \(\d+, 16, 16, 3\) uint8"):
         pretrain(Liar(), tiny, tmp_path, device="cpu")
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_trains_like_the_plain_one_and_saves_the_same_keys(source, tiny, tmp_path):
+    still = override(tiny, ["backbone.args.drop_rate=0"])  # a compiled net draws its dropout otherwise
+    plain_run = pretrain(source, still, tmp_path / "plain", device="cpu")
+    compiled = pretrain(source, override(still, ["run.compile=true"]), tmp_path / "compiled", device="cpu")
+    assert compiled.loss == pytest.approx(plain_run.loss, rel=0.02)
+    keys = [load_encoder(run.encoder, device="cpu").network.state_dict().keys() for run in (plain_run, compiled)]
+    assert list(keys[0]) == list(keys[1])

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +37,20 @@ class Labels:
     codes: np.ndarray
     classes: tuple[str, ...]
     groups: np.ndarray
+
+
+def digest_known(places: Places | None, labels: Labels | None) -> str:
+    """Identity of what is known of tiles beside their pixels: a run's result may depend on it."""
+    columns = [] if places is None else [places.centres_um, np.array([places.pitch_um])]
+    columns += [] if labels is None else [labels.codes, labels.groups, np.array(labels.classes)]
+    return digest_of([digest_array(column) for column in columns])
+
+
+def digest_array(column: np.ndarray) -> str:
+    """SHA-256 of an array: its type, shape and values."""
+    digest = hashlib.sha256(f"{column.dtype} {column.shape}".encode())
+    digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
 
 
 class PixelSource(Protocol):
@@ -126,13 +139,8 @@ class ArrayPixels:
         self.places, self.labels = places, labels
         self.field_px = int(tiles.shape[1])
         self.px = self.field_px if px is None else px
-
-    @cached_property
-    def digest(self) -> str:
-        digest = hashlib.sha256(f"{self.tiles.shape} {self.px} {self.mpp}".encode())
-        digest.update(np.ascontiguousarray(self.tiles).data)
-        digest.update(np.ascontiguousarray(self.slides).data)
-        return digest.hexdigest()
+        known = digest_known(places, labels)
+        self.digest = digest_of([self.px, mpp, digest_array(tiles), digest_array(self.slides), known])
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -197,7 +205,7 @@ class SomePixels:
         places, labels = source.places, source.labels
         self.places = None if places is None else Places(places.centres_um[rows], places.pitch_um)
         self.labels = None if labels is None else Labels(labels.codes[rows], labels.classes, labels.groups[rows])
-        self.digest = digest_of([source.digest, hashlib.sha256(self._rows.tobytes()).hexdigest()])
+        self.digest = digest_of([source.digest, digest_array(self._rows)])
 
     def __len__(self) -> int:
         return len(self._rows)

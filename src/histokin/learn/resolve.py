@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from histokin.artefacts import digest_file
-from histokin.encoders.folder import CARD, WEIGHTS, read_card
+from histokin.artefacts import digest_file, digest_of
+from histokin.encoders.folder import CARD, HEAD, WEIGHTS, read_card
 from histokin.encoders.networks import SMALL_ARCHITECTURE, SMALL_ARGS, known_name
 from histokin.errors import RecipeError
 from histokin.learn.methods import METHODS
@@ -117,4 +117,8 @@ def init_digest(init: str) -> str:
     path = Path(init)
     if init == RANDOM_INIT or not path.exists():
         return init
-    return digest_file(path / WEIGHTS if path.is_dir() else path)
+    if path.is_file():
+        return digest_file(path)
+    head = path / HEAD
+    weights = digest_file(path / WEIGHTS)
+    return digest_of([weights, digest_file(head)]) if head.is_file() else weights

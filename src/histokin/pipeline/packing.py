@@ -1,6 +1,5 @@
 """Fill the tile cache that training reads from, and tell the trainer what is known of each tile."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from histokin.artefacts import Receipt, digest_of
 from histokin.cohort import leave_out_units
 from histokin.errors import RecipeError, SlideError, TrainingError
-from histokin.learn.pixels import JoinedPixels, Labels, Places, SomePixels
+from histokin.learn.pixels import JoinedPixels, Labels, Places, SomePixels, digest_known
 from histokin.pipeline.gathering import PURE
 from histokin.progress import Reporter, silent
 from histokin.streams import stream
@@ -65,8 +64,6 @@ class CohortPixels:
     Attributes:
         table_rows: (n,) int64 row in its slide's tile table.
         units: (n,) object, whose each tile is: the leave-out unit, as a rule the patient.
-        slide_names: (n,) object, the slide's id.
-        sites: (n,) object, where it was scanned.
     """
 
     def __init__(self, packed: PackedTiles, tiling: Tiling, label: str) -> None:
@@ -76,21 +73,33 @@ class CohortPixels:
         self.cohorts = np.zeros(len(packed), np.int64)
         by_name = {record.file_name: record for record in tiling.records}
         units = leave_out_units(tiling.cohort)
-        centres, labels, owners, names, sites = [], [], [], [], []
-        for number, name in enumerate(packed.names):
-            record, rows = by_name[name], packed.table_rows[packed.slides == number]
-            table = tiling.table(record)
+        records = [by_name[name] for name in packed.names]
+        first = np.searchsorted(packed.slides, np.arange(len(records) + 1))  # a slide's tiles are one slice
+        centres, labels, owners = [], [], [np.empty(0, object)]
+        for record, start, stop in zip(records, first[:-1], first[1:], strict=True):
+            rows, table = packed.table_rows[start:stop], tiling.table(record)
             found = tile_centres(table, tiling.spec, record.mpp or 1.0)
             centres.append(None if found is None else found[rows])
             labels.append(_labels_of(table, rows, label, record.labels.get(label, "")))
-            owners += [units.of_tile(record.slide, patient) for patient in table.numpy("patient")[rows]]
-            names += [record.slide] * len(rows)
-            sites += [record.site] * len(rows)
-        self.units, self.slide_names, self.sites = (np.array(each, object) for each in (owners, names, sites))
+            patients = table.numpy("patient")[rows]
+            owners.append(np.array([units.of_tile(record.slide, patient) for patient in patients], object))
+        self.units = np.concatenate(owners)
+        self._slide_names = np.array([record.slide for record in records], object)
+        self._sites = np.array([record.site for record in records], object)
         known = [each for each in centres if each is not None]
         self.places = Places(np.concatenate(known), tiling.pitch_um) if len(known) == len(centres) else None
         self.labels = _coded(np.concatenate(labels), self.units) if label else None
-        self.digest = digest_of([packed.digest, _facts_of_places(self.places), _facts_of_labels(self.labels)])
+        self.digest = digest_of([packed.digest, digest_known(self.places, self.labels)])
+
+    @property
+    def slide_names(self) -> NDArray[np.object_]:
+        """(n,) object, the id of each tile's slide."""
+        return self._slide_names[self.slides]
+
+    @property
+    def sites(self) -> NDArray[np.object_]:
+        """(n,) object, where each tile's slide was scanned."""
+        return self._sites[self.slides]
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -117,17 +126,6 @@ def _coded(values: NDArray[np.object_], units: NDArray[np.object_]) -> Labels:
     number = {name: code for code, name in enumerate(classes)}
     codes = np.array([number.get(str(value), -1) for value in values], np.int64)
     return Labels(codes, classes, np.unique(units.astype(str), return_inverse=True)[1].astype(np.int64))
-
-
-def _facts_of_places(places: Places | None) -> list[object]:
-    return [] if places is None else [places.pitch_um, hashlib.sha256(places.centres_um.tobytes()).hexdigest()]
-
-
-def _facts_of_labels(labels: Labels | None) -> list[object]:
-    if labels is None:
-        return []
-    columns = (labels.codes, labels.groups)
-    return [labels.classes, *(hashlib.sha256(column.tobytes()).hexdigest() for column in columns)]
 
 
 def pack_cohort(
