@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histokin.errors import TrainingError
+from histokin.encoders import load_encoder
+from histokin.encoders.card import fingerprint
+from histokin.errors import EncoderError, TrainingError
+from histokin.learn import override, pretrain
 from histokin.learn.pixels import ArrayPixels, JoinedPixels, Labels, Places, SomePixels
 
 
@@ -152,3 +155,18 @@ def test_some_of_joined_reads_what_a_plain_array_would(sizes: list[int], data: s
     np.testing.assert_array_equal(some.read(asked), flat[chosen][asked])
     nested = SomePixels(some, np.arange(len(chosen))[::-1])
     np.testing.assert_array_equal(nested.read(np.arange(len(chosen))), flat[chosen[::-1]])
+
+
+def test_an_encoder_trained_at_several_scales_takes_tiles_of_each_of_them(tmp_path, tiny):
+    rng = np.random.default_rng(0)
+    fine, coarse = (
+        ArrayPixels(rng.integers(0, 255, (n, 32, 32, 3), np.uint8), mpp=mpp) for n, mpp in ((12, 0.5), (8, 1.0))
+    )
+    joined = JoinedPixels([fine, coarse])
+    assert (joined.mpp, joined.mpps) == (0.5, (0.5, 1.0))
+    folder = pretrain(joined, override(tiny, ["run.steps=1"]), tmp_path, device="cpu").encoder
+    cards = [load_encoder(folder, tile_px=32, mpp=mpp, device="cpu").card for mpp in (0.5, 1.0)]
+    assert [card.mpp for card in cards] == [0.5, 1.0]
+    assert fingerprint(cards[0]) != fingerprint(cards[1])
+    with pytest.raises(EncoderError, match="at 2 mpp"):
+        load_encoder(folder, tile_px=32, mpp=2.0, device="cpu")

@@ -33,6 +33,7 @@ class EncoderCard:
         embed_dim: length of a vector.
         pooling: how the network's last map or tokens become one vector: `pooled` (CNN), `cls`, `mean`, ...
         method: how the weights came about: a pretraining method, `random`, `timm` or `file`.
+        trained_mpps: all pixel sizes of the tiles it learned from, where there were several; it takes any of them.
         run: digest of the training run (its recipe and pixels), empty if unknown.
         head: widths of the layers after the timm network, `networks.with_head`; empty if there is none. The last is
             `embed_dim`.
@@ -55,6 +56,7 @@ class EncoderCard:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     head: tuple[int, ...] = ()
     normalise: str = NO_STAIN
+    trained_mpps: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.tile_px < 1 or self.input_px < 1 or self.embed_dim < 1:

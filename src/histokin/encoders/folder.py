@@ -105,9 +105,11 @@ def read_card(folder: Path) -> EncoderCard:
                 f"the card is of format {version}, this version reads {FORMAT_VERSION}", path, "Update histokin."
             )
         # A card written before heads and stain normalisation were known speaks of neither.
-        content = {"head": (), "normalise": NO_STAIN, **content}
+        content = {"head": (), "normalise": NO_STAIN, "trained_mpps": (), **content}
         known = {field.name: content[field.name] for field in dataclasses.fields(EncoderCard)}
-        return EncoderCard(**{**known, **{name: tuple(known[name]) for name in ("mean", "std", "head")}})
+        return EncoderCard(
+            **{**known, **{name: tuple(known[name]) for name in ("mean", "std", "head", "trained_mpps")}}
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise EncoderError(f"the card cannot be read ({error})", path, "Train or download the encoder anew.") from error
 
@@ -124,7 +126,8 @@ def open_folder(
 
     Args:
         folder: the encoder's.
-        tile_px, mpp: what the tiles are; None takes the card's word.
+        tile_px, mpp: what the tiles are; None takes the card's word. An encoder trained at several mpp takes any of
+            them.
         device: torch's name of a device, or `auto`.
         any_field: let a convolutional encoder take tiles of another side at the same mpp, see `card_for_field`.
 
@@ -134,6 +137,9 @@ def open_folder(
     card = read_card(folder)
     tile_px = card.tile_px if tile_px is None else tile_px
     mpp = card.mpp if mpp is None else mpp
+    # Trained at several scales it is an encoder for each of them; the fingerprint says for which.
+    known = [named for named in (card.mpp, *card.trained_mpps) if _is_within(NEAR_MPP, mpp, named)]
+    card = dataclasses.replace(card, mpp=min(known, key=lambda named: abs(named - mpp), default=card.mpp))
     is_other = tile_px != card.tile_px or not _is_within(SAME_MPP, mpp, card.mpp)
     if is_other and not any_field:
         is_near = _is_within(NEAR_MPP, mpp, card.mpp)

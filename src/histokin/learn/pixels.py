@@ -75,6 +75,11 @@ class PixelSource(Protocol):
         ...
 
     @property
+    def mpps(self) -> tuple[float, ...]:
+        """All pixel sizes there are, ascending."""
+        ...
+
+    @property
     def slides(self) -> np.ndarray:
         """(n,) int: the number of each tile's slide."""
         ...
@@ -131,7 +136,7 @@ class ArrayPixels:
     ) -> None:
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != tiles.shape[2] or tiles.shape[3] != 3:
             raise ValueError(f"need (n, px, px, 3) uint8 tiles, got {tiles.shape} {tiles.dtype}")
-        self.tiles, self.mpp = tiles, mpp
+        self.tiles, self.mpp, self.mpps = tiles, mpp, (mpp,)
         self.slides = np.arange(len(tiles)) if slides is None else np.asarray(slides)
         if len(self.slides) != len(tiles):
             raise ValueError(f"need a slide number for each tile, got {len(self.slides)} for {len(tiles)}")
@@ -174,7 +179,7 @@ class JoinedPixels:
         for source in sources:
             n_tiles[source.mpp] = n_tiles.get(source.mpp, 0) + len(source)
         self.mpp = max(n_tiles, key=lambda mpp: (n_tiles[mpp], mpp))
-        self.mpps = tuple(sorted(n_tiles))
+        self.mpps = tuple(sorted({mpp for source in sources for mpp in source.mpps}))
         self._first = np.cumsum([0, *(len(source) for source in sources)])
         self.slides = _numbered([source.slides for source in sources])
         self.cohorts = _numbered([source.cohorts for source in sources])
@@ -200,7 +205,7 @@ class SomePixels:
 
     def __init__(self, source: PixelSource, rows: np.ndarray) -> None:
         self._source, self._rows = source, np.asarray(rows, np.int64)
-        self.px, self.field_px, self.mpp = source.px, source.field_px, source.mpp
+        self.px, self.field_px, self.mpp, self.mpps = source.px, source.field_px, source.mpp, source.mpps
         self.slides, self.cohorts = source.slides[rows], source.cohorts[rows]
         places, labels = source.places, source.labels
         self.places = None if places is None else Places(places.centres_um[rows], places.pitch_um)

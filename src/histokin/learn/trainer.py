@@ -386,6 +386,7 @@ def _card(source: PixelSource, recipe: Recipe, state: TrainState, run: str) -> E
         mean=settled(recipe.views.mean, "views.mean"),
         std=settled(recipe.views.std, "views.std"),
         mpp=source.mpp,
+        trained_mpps=source.mpps if len(source.mpps) > 1 else (),
         tile_px=source.px,
         input_px=settled(recipe.views.embed_px, "views.embed_px"),
         embed_dim=embedding_dim(encoder),
