@@ -170,3 +170,9 @@ def test_an_encoder_trained_at_several_scales_takes_tiles_of_each_of_them(tmp_pa
     assert fingerprint(cards[0]) != fingerprint(cards[1])
     with pytest.raises(EncoderError, match="at 2 mpp"):
         load_encoder(folder, tile_px=32, mpp=2.0, device="cpu")
+
+
+def test_a_cohort_that_is_kept_out_leaves_no_trace_of_its_scale():
+    joined = JoinedPixels([numbered(6, 0, mpp=0.25), numbered(4, 100, mpp=1.0)])
+    rest = SomePixels(joined, np.arange(6, 10))
+    assert (joined.mpp, joined.mpps, rest.mpp, rest.mpps) == (0.25, (0.25, 1.0), 1.0, (1.0,))

@@ -323,3 +323,19 @@ def test_a_compiled_encoder_trains_like_the_plain_one_and_saves_the_same_keys(so
     assert compiled.loss == pytest.approx(plain_run.loss, rel=0.02)
     keys = [load_encoder(run.encoder, device="cpu").network.state_dict().keys() for run in (plain_run, compiled)]
     assert list(keys[0]) == list(keys[1])
+
+
+class Steep(SimCLR):
+    """A loss that is finite where its gradient is not."""
+
+    def loss(self, batch):
+        terms = super().loss(batch)
+        zero = terms["loss"] - terms["loss"].detach()
+        return {**terms, "loss": terms["loss"] + zero.abs().sqrt()}
+
+
+def test_a_gradient_that_is_not_finite_stops_before_any_weight_moves(source, tiny, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "steep", Steep)
+    with pytest.raises(TrainingError, match=r"gradient's length became (nan|inf) at step 0 "):
+        pretrain(source, dataclasses.replace(tiny, method="steep"), tmp_path, device="cpu")
+    assert not (tmp_path / "checkpoints").exists()

@@ -1,11 +1,13 @@
 """Comparisons: the same tiles, budget and floors for every entry; resumed, varied, and honest about what it saw."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from histokin.cohort.records import NoUsableSlide
 from histokin.errors import EvaluationError, RecipeError, TrainingError
 from histokin.pipeline.comparing import compare
 from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec, read_plan, simple_plan
@@ -157,3 +159,29 @@ def test_options_make_an_entry_of_everything_that_is_varied() -> None:
 def test_the_document_is_json(compared) -> None:
     content = json.loads((compared[1] / "comparison.json").read_text(encoding="utf-8"))
     assert content["plan"]["entries"][0]["name"] == "simclr"
+
+
+def test_conditions_and_clusters_must_be_columns_of_the_tiles(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="have a column block, grde"):
+        compare(plan_of(world, EntrySpec("simclr"), only=("grde=1",), cluster="block"), tmp_path / "c")
+
+
+def test_texts_are_no_values(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="label is no column of numbers"):
+        compare(plan_of(world, EntrySpec("simclr"), value="label"), tmp_path / "c")
+
+
+def test_two_tasks_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two tasks have one name"):
+        ComparisonPlan((TaskSpec("a/w"), TaskSpec("b/w")), (EntrySpec("x"),))
+    with pytest.raises(RecipeError, match="two entries have one name"):
+        simple_plan(("a",), ("simclr", "simclr"), task={}, settings=())
+
+
+def test_a_coarse_tiling_beside_the_one_in_use_changes_no_state(world: Path) -> None:
+    work = Workspace.open(world)
+    before = work.cohort.read_bytes()
+    for mpp in (3.5, 6.0):  # tiles of 224 and 384 um find tissue enough on few of these slides, or on none
+        with contextlib.suppress(NoUsableSlide):
+            with_mpp(work, open_tiling(work), mpp)
+    assert work.cohort.read_bytes() == before

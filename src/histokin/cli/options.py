@@ -146,7 +146,8 @@ def recipe_with(
 
     if budget and steps:
         raise click.UsageError("Give --budget or --steps, not both.")
-    flags = {"run.budget": budget and json.dumps(budget), "run.steps": steps, "seed": seed}
+    # A length in time replaces a recipe's own length in steps.
+    flags = {"run.budget": budget and json.dumps(budget), "run.steps": "auto" if budget else steps, "seed": seed}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     return override(read_recipe(recipe), [*settings, *given])
 

@@ -75,6 +75,11 @@ class PixelSource(Protocol):
         ...
 
     @property
+    def cohort_mpps(self) -> tuple[float, ...]:
+        """The pixel size of each cohort, by its number."""
+        ...
+
+    @property
     def mpps(self) -> tuple[float, ...]:
         """All pixel sizes there are, ascending."""
         ...
@@ -136,7 +141,7 @@ class ArrayPixels:
     ) -> None:
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1] != tiles.shape[2] or tiles.shape[3] != 3:
             raise ValueError(f"need (n, px, px, 3) uint8 tiles, got {tiles.shape} {tiles.dtype}")
-        self.tiles, self.mpp, self.mpps = tiles, mpp, (mpp,)
+        self.tiles, self.mpp, self.mpps, self.cohort_mpps = tiles, mpp, (mpp,), (mpp,)
         self.slides = np.arange(len(tiles)) if slides is None else np.asarray(slides)
         if len(self.slides) != len(tiles):
             raise ValueError(f"need a slide number for each tile, got {len(self.slides)} for {len(tiles)}")
@@ -175,14 +180,11 @@ class JoinedPixels:
             )
         self._sources = tuple(sources)
         (self.px, self.field_px) = sizes[0]
-        n_tiles: dict[float, int] = {}
-        for source in sources:
-            n_tiles[source.mpp] = n_tiles.get(source.mpp, 0) + len(source)
-        self.mpp = max(n_tiles, key=lambda mpp: (n_tiles[mpp], mpp))
-        self.mpps = tuple(sorted({mpp for source in sources for mpp in source.mpps}))
         self._first = np.cumsum([0, *(len(source) for source in sources)])
         self.slides = _numbered([source.slides for source in sources])
         self.cohorts = _numbered([source.cohorts for source in sources])
+        self.cohort_mpps = tuple(mpp for source in sources for mpp in source.cohort_mpps)
+        self.mpp, self.mpps = _scales(self.cohorts, self.cohort_mpps)
         self.places = _joined_places(sources)
         self.labels = _joined_labels(sources)
         self.digest = digest_of([source.digest for source in sources])
@@ -205,8 +207,9 @@ class SomePixels:
 
     def __init__(self, source: PixelSource, rows: np.ndarray) -> None:
         self._source, self._rows = source, np.asarray(rows, np.int64)
-        self.px, self.field_px, self.mpp, self.mpps = source.px, source.field_px, source.mpp, source.mpps
+        self.px, self.field_px, self.cohort_mpps = source.px, source.field_px, source.cohort_mpps
         self.slides, self.cohorts = source.slides[rows], source.cohorts[rows]
+        self.mpp, self.mpps = _scales(self.cohorts, self.cohort_mpps)  # a cohort may have gone as a whole
         places, labels = source.places, source.labels
         self.places = None if places is None else Places(places.centres_um[rows], places.pitch_um)
         self.labels = None if labels is None else Labels(labels.codes[rows], labels.classes, labels.groups[rows])
@@ -218,6 +221,16 @@ class SomePixels:
     def read(self, rows: np.ndarray) -> np.ndarray:
         """(B,) int64 rows to (B, field_px, field_px, 3) uint8 RGB."""
         return self._source.read(self._rows[rows])
+
+
+def _scales(cohorts: np.ndarray, cohort_mpps: Sequence[float]) -> tuple[float, tuple[float, ...]]:
+    """The pixel size of most tiles, and all there are."""
+    counts = np.bincount(cohorts, minlength=len(cohort_mpps))
+    n_tiles: dict[float, int] = {}
+    for mpp, count in zip(cohort_mpps, counts.tolist(), strict=True):
+        n_tiles[mpp] = n_tiles.get(mpp, 0) + count
+    present = {mpp: count for mpp, count in n_tiles.items() if count} or n_tiles
+    return max(present, key=lambda mpp: (present[mpp], mpp)), tuple(sorted(present))
 
 
 def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:

@@ -121,7 +121,8 @@ class NormalisedPixels:
         if source.slides.max(initial=-1) >= len(stains.mean):
             raise ValueError(f"stains of {len(stains.mean)} slides, tiles of slide {source.slides.max()}")
         self._source, self._stains, self._target = source, stains, target
-        self.px, self.field_px, self.mpp, self.mpps = source.px, source.field_px, source.mpp, source.mpps
+        self.px, self.field_px = source.px, source.field_px
+        self.mpp, self.mpps, self.cohort_mpps = source.mpp, source.mpps, source.cohort_mpps
         self.slides, self.cohorts = source.slides, source.cohorts
         self.places, self.labels = source.places, source.labels
         numbers = np.concatenate([stains.mean, stains.std, target.mean[None], target.std[None]])

@@ -131,7 +131,7 @@ def train_step(state: TrainState, share: Share, tiles: np.ndarray, setting: Sett
         setting: of the run.
 
     Raises:
-        LossNotFinite: the state is left as it was before the step.
+        LossNotFinite: loss or gradient; no weight has moved, only running statistics of the forward pass.
     """
     recipe, device, method = setting.recipe, setting.device, state.method
     step, steps = state.step, settled(recipe.run.steps, "run.steps")
@@ -149,22 +149,29 @@ def train_step(state: TrainState, share: Share, tiles: np.ndarray, setting: Sett
             terms = method.loss(batch)
         values = {name: value.detach().item() for name, value in terms.items()}
         if any_rank(not math.isfinite(values["loss"])):
-            state.optimiser.zero_grad(set_to_none=True)
-            raise LossNotFinite(
-                f"the loss became {values['loss']} at step {step} with learning rate {lr:.3g}",
-                f"step {step}",
-                "Lower optimiser.lr or set precision: fp32.",
-            )
+            raise _not_finite(state, f"the loss became {values['loss']}", step, lr)
         terms["loss"].backward()
     average_gradients(method.parameters())
+    norm = clip_gradients(method.parameters(), spec.clip or math.inf)
+    if any_rank(not math.isfinite(norm)):  # one such update would poison the weights and the next checkpoint
+        raise _not_finite(state, f"the gradient's length became {norm}", step, lr)
     if spec.clip:
-        values["gradient"] = clip_gradients(method.parameters(), spec.clip)
+        values["gradient"] = norm
     state.optimiser.step()
     state.optimiser.zero_grad(set_to_none=True)
     with torch.no_grad():
         method.after_step(batch)
     state.step += 1
     return StepResult(lr, values.pop("loss"), values)
+
+
+def _not_finite(state: TrainState, what: str, step: int, lr: float) -> LossNotFinite:
+    state.optimiser.zero_grad(set_to_none=True)
+    return LossNotFinite(
+        f"{what} at step {step} with learning rate {lr:.3g}",
+        f"step {step}",
+        "Lower optimiser.lr or set precision: fp32.",
+    )
 
 
 def make_batch(share: Share, tiles: np.ndarray, setting: Setting, *, n_views: int, step: int) -> Batch:

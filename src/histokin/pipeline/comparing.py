@@ -238,6 +238,7 @@ class _Judge:
             "cluster": task.cluster or task.leave_out,
             **how,
         }
+        is_of_places = task.spatial and not any(texts)
         measures: list[dict[str, Any]] = []
         refusals: list[str] = []
 
@@ -256,6 +257,8 @@ class _Judge:
             ranking = {"leave_out": task.leave_out, "k": (1, 5), **how}
             judge("linear probe", None, lambda: compare_probes(encoders, texts, probe=LinearProbe(), **probing))
             judge("retrieval", HEADLINES["retrieval"], lambda: rank_items(encoders, items, **ranking))
+        elif not task.spatial:
+            refusals.append(f"no tile is left to be judged ({', '.join(task.only) or 'none has a label'}).")
         places = tile_places(tiling, gathered.main) if task.spatial else None
         if places is not None:
             at = {"pitch_um": places.pitch_um, **how}
@@ -269,7 +272,7 @@ class _Judge:
             "entries": names,
             "floors": floors,
             "n_tiles": len(gathered.main),
-            "n_judged": int(np.count_nonzero(texts != "")) or len(gathered.main),
+            "n_judged": len(gathered.main) if is_of_places else int(np.count_nonzero(texts != "")),
             "measures": measures,
             "refusals": refusals,
         }

@@ -105,6 +105,9 @@ class ComparisonPlan:
         names = [entry.name for entry in self.entries]
         if len(set(names)) < len(names):
             raise ValueError(f"two entries have one name: {', '.join(sorted(names))}")
+        titles = [task.title for task in self.tasks]
+        if len(set(titles)) < len(titles):
+            raise ValueError(f"two tasks have one name, give them others: {', '.join(sorted(titles))}")
         unknown = sorted({other for entry in self.entries for other in entry.against} - set(names))
         if unknown:
             raise ValueError(f"`against` names no entry: {', '.join(unknown)}")
@@ -203,5 +206,8 @@ def simple_plan(
                     entries.append(EntrySpec(", ".join(parts), recipe, train=cohort, at_most=count, mpp=mpp))
     if not entries:
         raise RecipeError("there is nothing to compare", "compare", "Name recipes with --recipes simclr,byol.")
-    tasks = tuple(TaskSpec(work=work, **task) for work in works)
-    return ComparisonPlan(tasks, tuple(entries), train, settings, device, seed)
+    try:
+        tasks = tuple(TaskSpec(work=work, **task) for work in works)
+        return ComparisonPlan(tasks, tuple(entries), train, settings, device, seed)
+    except ValueError as error:
+        raise RecipeError(str(error), "compare", "Name each recipe and workspace once, or write a --plan.") from error

@@ -25,15 +25,31 @@ def check_task(task: TaskSpec) -> None:
     tiling = open_tiling(Workspace.open(task.work))
     if task.leave_out == "self":
         raise EvaluationError("probes cannot leave out single tiles", task.title, "Leave out slide or patient.")
-    of_tiles = {column for record in tiling.records[:1] for column in tiling.table(record).label_columns}
-    known = of_tiles | set(tiling.cohort.label_columns)
+    tables = [tiling.table(record) for record in tiling.records]
+    of_tiles = {column for table in tables for column in table.label_columns}
+    known = of_tiles | (set() if task.value else set(tiling.cohort.label_columns))
     asked = [task.value or task.label] if task.value or task.label else list(CHOSEN_COLUMNS)
-    if not known.intersection(asked) and not (task.spatial and not task.value and not task.label):
+    is_known = known.intersection(asked) or (task.spatial and not task.value and not task.label)
+    beside = {condition.partition("=")[0] for condition in task.only} | ({task.cluster} if task.cluster else set())
+    missing = ([] if is_known else [" or ".join(asked)]) + sorted(beside - of_tiles)
+    if missing:
         raise EvaluationError(
-            f"neither tiles nor slides have a column {' or '.join(asked)}",
+            f"neither tiles nor slides have a column {', '.join(missing)}",
             task.title,
             f"There are: {', '.join(sorted(known)) or 'none'}.",
         )
+    for table in tables if task.value else []:
+        for text in table.labels(task.value):
+            _number(text, task)
+
+
+def _number(text: str, task: TaskSpec) -> float:
+    try:
+        return float(text) if text else float("nan")
+    except ValueError as error:
+        raise EvaluationError(
+            f"{task.value} is no column of numbers: it holds {text!r}", task.title, "Name it as the label instead."
+        ) from error
 
 
 def task_texts(tiling: Tiling, gathered: Gathered, task: TaskSpec) -> NDArray[np.object_]:

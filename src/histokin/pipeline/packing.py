@@ -68,7 +68,8 @@ class CohortPixels:
 
     def __init__(self, packed: PackedTiles, tiling: Tiling, label: str) -> None:
         self._packed = packed
-        self.px, self.field_px, self.mpp, self.mpps = packed.px, packed.field_px, packed.mpp, (packed.mpp,)
+        self.px, self.field_px, self.mpp = packed.px, packed.field_px, packed.mpp
+        self.mpps = self.cohort_mpps = (packed.mpp,)
         self.slides, self.table_rows = packed.slides, packed.table_rows
         self.cohorts = np.zeros(len(packed), np.int64)
         by_name = {record.file_name: record for record in tiling.records}

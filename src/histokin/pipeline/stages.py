@@ -184,8 +184,10 @@ def with_mpp(work: Workspace, tiling: Tiling, mpp: float | None, report: Reporte
     spec = tiling.spec
     if spec.is_given:
         px = max(8, round(spec.tile_um / mpp))
-        return tile_cohort(work, tiling.cohort, replace_fields(spec, tile_px=px, mpp=spec.tile_um / px), report=report)
-    return tile_cohort(work, tiling.cohort, replace_fields(spec, mpp=mpp), report=report)
+        other = replace_fields(spec, tile_px=px, mpp=spec.tile_um / px)
+    else:
+        other = replace_fields(spec, mpp=mpp)
+    return tile_cohort(work, tiling.cohort, other, report=report, keep_states=False)
 
 
 def embed(

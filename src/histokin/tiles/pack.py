@@ -6,6 +6,7 @@ made from the slide itself, so that cached and fresh results cannot differ.
 """
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,7 @@ class PackedTiles:
         self.table_rows, self._offset, self._length = joined.T
         self._folder = folder
         self._files: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()  # a look reads while the next batch is read ahead
 
     def __len__(self) -> int:
         return len(self.slides)
@@ -87,7 +89,9 @@ class PackedTiles:
         """
         out = np.empty((len(rows), self.field_px, self.field_px, 3), np.uint8)
         for i, number in enumerate(rows):
-            data = os.pread(self._file(int(self.slides[number])), int(self._length[number]), int(self._offset[number]))
+            with self._lock:  # another thread must not close the file in between
+                file = self._file(int(self.slides[number]))
+                data = os.pread(file, int(self._length[number]), int(self._offset[number]))
             try:
                 simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out[i])
             except ValueError as error:

@@ -65,11 +65,20 @@ def tile_cohort(
     spec: TileSpec,
     tissue_spec: TissueSpec | None = None,
     report: Reporter = silent,
+    *,
+    keep_states: bool = True,
 ) -> Tiling:
     """Find tissue and lay tiles on every usable slide; what is done already is skipped.
 
+    Args:
+        work, cohort, spec: of what, and how.
+        tissue_spec: how tissue is found.
+        report: progress.
+        keep_states: write the states found on the way into the workspace; not for a tiling beside the one in use,
+            at whose scale a small slide may have no tile.
+
     Returns:
-        The tiling; its cohort has the states found on the way (no_tissue, unreadable), and is what the workspace holds.
+        The tiling; its cohort has the states found on the way (no_tissue, unreadable).
 
     Raises:
         NoUsableSlide: nothing is left to work on.
@@ -93,7 +102,8 @@ def tile_cohort(
                     receipts[record.slide] = receipt
             task.advance(note=record.slide)
     cohort = replace(cohort.updated(changed), notes=tuple(dict.fromkeys(notes)))
-    cohort.save(work.cohort)
+    if keep_states:
+        cohort.save(work.cohort)
     stage.ledger.write_manifest(done)
     cohort.require_usable()
     return Tiling(cohort, spec, stage.ledger.folder, receipts)

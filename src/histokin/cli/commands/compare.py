@@ -7,12 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from histokin.cli.options import FOLDER, json_option, leave_out_option, show_json
 
 
 def _listed(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:  # noqa: ARG001 - click's signature
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _refuse_beside_a_plan(ctx: click.Context) -> None:
+    """A plan says everything: what else was asked for would be ignored without a word."""
+    mine = {"plan_file", "out", "as_json", "works"}
+    given = [
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if parameter.name not in mine and ctx.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"The plan says it all: write {', '.join(given)} into it.")
 
 
 @click.command()
@@ -61,7 +74,9 @@ def command(
         raise click.UsageError("Name workspaces, or a --plan.")
     if budget and steps:
         raise click.UsageError("Give --budget or --steps, not both.")
-    length = {"run.budget": budget and json.dumps(budget), "run.steps": steps}
+    if plan_file:
+        _refuse_beside_a_plan(click.get_current_context())
+    length = {"run.budget": budget and json.dumps(budget), "run.steps": "auto" if budget else steps}
     try:
         mpps, counts = tuple(map(float, tile_mpps)), tuple(map(int, tile_counts))
     except ValueError as error:

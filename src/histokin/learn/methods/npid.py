@@ -89,10 +89,9 @@ class NPID(Method):
         negatives = negatives.to(v.device)
         if self.settings.form == "sampled":
             return npid_sampled_ce(v, bank, index, negatives, temperature=t, exclude_own=self.settings.mask_own)
-        each = negatives.expand(len(v), -1)
         if not self.z.any():
-            self.z.copy_(estimate_z(v.detach(), bank, index, each, temperature=t))
-        return npid_nce(v, bank, index, each, temperature=t, Z=self.z)
+            self.z.copy_(estimate_z(v.detach(), bank, index, negatives, temperature=t))
+        return npid_nce(v, bank, index, negatives, temperature=t, Z=self.z)
 
     def after_step(self, batch: Batch) -> None:  # noqa: ARG002 - the vectors were kept by `loss`
         self.bank.update(*self.fresh, self.settings.momentum)

@@ -37,6 +37,7 @@ from histokin.learn.state import Bank, ClusterState
 from histokin.streams import seed64, stream
 
 QUADRANTS = 4
+MOST_STEPS_UNFITTED = 2000  # a run shorter than an epoch must have clusters too
 # The authors' sizes; small cohorts get less (`SGCL.resolve`).
 NEGATIVES, NEIGHBOURS, CLUSTERS, POOL, HARD = 65_536, 4096, 1000, 65_536, 4096
 
@@ -119,7 +120,7 @@ class SGCL(Method):
             "negatives": min(NEGATIVES, n_tiles),
             "neighbours": min(NEIGHBOURS, max(1, n_tiles // 8)),
             "clusters": max(2, min(CLUSTERS, n_tiles // 16)),
-            "refit": max(1, n_tiles // recipe.run.batch),
+            "refit": max(1, min(MOST_STEPS_UNFITTED, n_tiles // recipe.run.batch)),
             "pool": pool,
             "hard": min(HARD, max(1, int(s.hard_share * among) // 2)),
         }
@@ -150,11 +151,12 @@ class SGCL(Method):
         self.fresh = [(self.bank, index, q.detach())]
         if s.spatial_weight:
             sets = self._sets(q.detach(), backbone, index, batch.step)
+            positives, hard = self._seen(sets.positives), self._seen(sets.hard)
             found = sgcl_spatial(
                 q,
                 self.bank.rows,
-                sets.positives,
-                sets.hard,
+                positives,
+                hard,
                 temperature=s.spatial_temperature,
                 as_released=s.as_released,
             )
@@ -162,7 +164,7 @@ class SGCL(Method):
             terms |= {
                 "spatial": found.loss.detach(),
                 "positive_share": found.positive_share,
-                "positives": (sets.positives >= 0).sum(1).float().mean(),
+                "positives": (positives >= 0).sum(1).float().mean(),
                 "propagated": (sets.propagated >= 0).sum(1).float().mean(),
             }
             self.fresh.append((self.backbone_bank, index, backbone))
@@ -206,6 +208,10 @@ class SGCL(Method):
             self._lists = cluster_lists(self._labels())
         where = torch.from_numpy(pool).to(q.device)
         return select_scalable(*given, self._lists, pool=where, ranks=ranks, rule=rule, phase=float(rng.random()))
+
+    def _seen(self, rows: Tensor) -> Tensor:
+        """Sets without rows that no step has written yet: these are random, and say nothing of their tile."""
+        return rows.masked_fill(~self.bank.seen[rows.clamp_min(0)], -1)
 
     def _labels(self) -> Tensor:
         """Clusters of all tiles; before the first fit each tile is a cluster of its own: nothing propagates."""

@@ -52,7 +52,7 @@ class Supervised(Method):
         )
         # Facts about the tiles, not state: they are not saved.
         self.register_buffer("codes", torch.from_numpy(labels.codes), persistent=False)
-        self.register_buffer("weights", weights.float(), persistent=False)
+        self.register_buffer("weights", weights.float() * (counts > 0), persistent=False)
 
     @classmethod
     def check(cls, source: PixelSource, recipe: Recipe) -> None:
