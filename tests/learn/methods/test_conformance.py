@@ -57,3 +57,8 @@ def test_methods_of_places_refuse_tiles_without(tiles, tmp_path, method):
 def test_supervised_training_refuses_tiles_without_labels(source, tmp_path):
     with pytest.raises(TrainingError, match=r"not one tile has a label 'kind'.*run\.label"):
         pretrain(source, recipe_of("supervised"), tmp_path, device="cpu")
+
+
+def test_ccl_refuses_a_batch_without_groups(field, tmp_path):
+    with pytest.raises(TrainingError, match=r"batch of 2 has no groups.*group_weight=0"):
+        pretrain(field, recipe_of("ccl", "run.batch=2"), tmp_path, device="cpu")

@@ -56,12 +56,14 @@ def command(
 
         tilings = [tiling, *(open_tiling(Workspace.open(other)) for other in also)]
         n_tiles = sum(each.n_tiles for each in tilings)
+        n_tiles = min(n_tiles, max_tiles or n_tiles)
         resolved = resolve_recipe(chosen, tiling.spec.tile_px, n_tiles, choose_device(device))
         if as_json:
             show_json({"recipe": resolved, "n_tiles": n_tiles, "folder": place.run(name)})
             return
         click.echo(recipe_text(resolved))
-        click.echo(f"would train on {n_tiles} tiles of {tiling.spec} and write {place.run(name)}")
+        some = " at most" if without else ""
+        click.echo(f"would train on{some} {n_tiles} tiles of {tiling.spec} and write {place.run(name)}")
         return
     world = World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))  # as torchrun sets them
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from histokin.errors import TrainingError
 from histokin.learn.distributed import gathered_ids
 from histokin.learn.losses import cluster_weights, group_info_nce, hardness_weights, weighted_info_nce
 from histokin.learn.methods.heads import NormedLinear
@@ -87,6 +88,12 @@ class CCL(Method):
     @classmethod
     def check(cls, source: PixelSource, recipe: Recipe) -> None:
         need_tiles(source, 8, recipe.method)
+        if recipe.run.batch < 4 and settings_of(recipe, CCLSettings).group_weight:
+            raise TrainingError(
+                f"a batch of {recipe.run.batch} has no groups to tell apart",
+                recipe.method,
+                "Set run.batch to 4 or more, or loss.group_weight=0.",
+            )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         first, key_view, second = batch.views.chunk(3)
