@@ -70,6 +70,18 @@ class Figure:
     delta: Difference | None
 
 
+def find_figure(figures: Sequence[Figure], name: str, metric: str) -> Figure:
+    """One metric of one row.
+
+    Raises:
+        KeyError: there is none; the known ones are named.
+    """
+    for found in figures:
+        if (found.name, found.metric) == (name, metric):
+            return found
+    raise KeyError(f"no figure {metric} of {name}; there are {sorted({(f.name, f.metric) for f in figures})}")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What one encoder or floor scored; a floor of several seeds is the mean of its members' scores."""

@@ -33,9 +33,9 @@ class Items:
     @classmethod
     def of(cls, label: Any, patient: Any, slide: Any, site: Any = None) -> "Items":
         """Items from any sequences; without `site` all are "". Labels become text."""
-        sites = [""] * len(label) if site is None else ["" if _is_missing(s) else str(s) for s in site]
+        sites = [""] * len(label) if site is None else ["" if is_missing(s) else str(s) for s in site]
         return cls(
-            _objects([None if _is_missing(value) else str(value) for value in label]),
+            _objects([None if is_missing(value) else str(value) for value in label]),
             _objects(patient),
             _objects(slide),
             _objects(sites),
@@ -139,7 +139,7 @@ def make_task(items: Items, *, leave_out: LeaveOut, max_queries: int, seed: int)
     """
     if leave_out not in get_args(LeaveOut):
         raise ValueError(f"leave_out must be one of {', '.join(get_args(LeaveOut))}, got {leave_out!r}")
-    rows = np.flatnonzero([not _is_missing(label) for label in items.label])
+    rows = np.flatnonzero([not is_missing(label) for label in items.label])
     if not len(rows):
         raise EvaluationError("not one item carries a label", _WHERE, "Name a label column that is filled in.")
     kept = items.take(rows)
@@ -187,7 +187,7 @@ def sample_queries(patients: np.ndarray, max_queries: int, seed: int) -> np.ndar
 
 def _groups(items: Items, leave_out: Literal["patient", "slide", "site"]) -> np.ndarray:
     column = getattr(items, leave_out)
-    n_missing = sum(_is_missing(value) for value in column)
+    n_missing = sum(is_missing(value) for value in column)
     if n_missing:
         raise EvaluationError(
             f"{n_missing} of {len(column)} labelled items have no {leave_out}, so leaving the {leave_out} out cannot "
@@ -216,7 +216,8 @@ def _coded(values: np.ndarray) -> tuple[list[str], np.ndarray]:
     return names.tolist(), codes.astype(np.int64)
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a label or value is none: None, "" or NaN."""
     return value is None or value == "" or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
 
 

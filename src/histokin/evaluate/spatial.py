@@ -9,7 +9,7 @@ import numpy as np
 
 from histokin.artefacts import plain
 from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate.comparison import Figure, Kind, Row, Score, compare_scores, mean_scores
+from histokin.evaluate.comparison import Figure, Kind, Row, Score, compare_scores, find_figure, mean_scores
 from histokin.evaluate.intervals import N_DRAWS, Statistic, patient_weights
 from histokin.progress import Reporter, silent
 from histokin.streams import stream
@@ -170,10 +170,7 @@ class Spatial:
         Raises:
             KeyError: there is none.
         """
-        for found in self.figures:
-            if (found.name, found.metric) == (self.reference if name is None else name, metric):
-                return found
-        raise KeyError(f"no figure {metric} of {name}; there are {sorted({(f.name, f.metric) for f in self.figures})}")
+        return find_figure(self.figures, self.reference if name is None else name, metric)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; NaN becomes None."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from histokin.errors import EvaluationError
+from histokin.evaluate.items import is_missing
 from histokin.evaluate.probes.folds import Split, outer_folds
 
 _WHERE = "evaluation"
@@ -180,7 +181,7 @@ def class_task(
         EvaluationError: fewer than two classes or groups, or ids are missing.
         ValueError: lengths differ.
     """
-    rows = np.flatnonzero([not _is_missing(label) for label in labels])
+    rows = np.flatnonzero([not is_missing(label) for label in labels])
     classes, codes = _coded(labels, rows)
     if len(classes) < 2:
         said = f"all labelled rows are {classes[0]!r}" if classes else "not one row carries a label"
@@ -208,7 +209,7 @@ def value_task(
         EvaluationError: fewer than two rows, groups or distinct values, or ids are missing.
         ValueError: lengths differ, or a value is no number.
     """
-    numbers = np.array([np.nan if _is_missing(value) else float(value) for value in values])
+    numbers = np.array([np.nan if is_missing(value) else float(value) for value in values])
     rows = np.flatnonzero(np.isfinite(numbers))
     truth = numbers[rows]
     if len(np.unique(truth)) < 2:
@@ -243,7 +244,7 @@ def _task(
     if within is not None:
         _same_length(within, n_all, "within")
         inside = np.full(len(rows), -1, dtype=np.int64)
-        is_in = np.array([not _is_missing(within[row]) for row in rows])
+        is_in = np.array([not is_missing(within[row]) for row in rows])
         inside[is_in] = _coded(within, rows[is_in])[1]
     return ProbeTask(
         rows=rows,
@@ -262,7 +263,7 @@ def _task(
 
 def _complete(column: Any, rows: np.ndarray, n_all: int, word: str) -> Any:
     _same_length(column, n_all, word)
-    n_missing = sum(_is_missing(column[row]) for row in rows)
+    n_missing = sum(is_missing(column[row]) for row in rows)
     if n_missing:
         raise EvaluationError(
             f"{n_missing} of {len(rows)} labelled rows have no {word}", _WHERE, f"Fill the {word} column."
@@ -279,7 +280,3 @@ def _coded(column: Any, rows: Iterable[int]) -> tuple[list[str], np.ndarray]:
     """Sorted texts and int64 codes into them, of some rows."""
     names, codes = np.unique(np.array([str(column[row]) for row in rows], dtype=str), return_inverse=True)
     return names.tolist(), codes.astype(np.int64)
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN

@@ -8,7 +8,7 @@ import numpy as np
 
 from histokin.artefacts import plain
 from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate.comparison import Figure, Kind, Row, compare_scores, mean_scores
+from histokin.evaluate.comparison import Figure, Kind, Row, compare_scores, find_figure, mean_scores
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS, patient_weights
 from histokin.evaluate.probes.folds import Split
@@ -78,10 +78,7 @@ class Probed:
         Raises:
             KeyError: there is none; the known ones are named.
         """
-        for found in self.figures:
-            if (found.name, found.metric) == (self.reference if name is None else name, metric):
-                return found
-        raise KeyError(f"no figure {metric} of {name}; there are {sorted({(f.name, f.metric) for f in self.figures})}")
+        return find_figure(self.figures, self.reference if name is None else name, metric)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of everything but predictions and task; NaN becomes None."""
