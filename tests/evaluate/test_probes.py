@@ -399,7 +399,7 @@ def test_wrong_arguments_are_refused():
     for wrong in (lambda: LinearProbe(c=0), lambda: NeighbourProbe(k=0), lambda: RidgeProbe(alphas=())):
         with pytest.raises(ValueError, match=r"must be > 0|need k >= 1"):
             wrong()
-    with pytest.raises(KeyError, match="no figure r2 of None"):
+    with pytest.raises(KeyError, match="no figure r2 of features"):
         knn_probe(np.nan_to_num(x, posinf=0), label, patient).figure("r2")
 
 
