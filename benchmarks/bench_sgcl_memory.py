@@ -66,7 +66,9 @@ class GreyTiles:
         number = np.arange(n) % a_slide
         self.slides = np.arange(n) // a_slide
         self.cohorts = np.zeros(n, np.int8)
-        self.places = Places(np.stack([number % across, number // across], 1) * PITCH_UM, PITCH_UM)
+        self.places = Places(
+            np.stack([number % across, number // across], 1) * PITCH_UM, np.full(len(number), PITCH_UM)
+        )
 
     def __len__(self) -> int:
         return len(self.slides)

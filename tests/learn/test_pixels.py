@@ -24,7 +24,7 @@ def numbered(n: int, first: int, *, px: int = 4, mpp: float = 1.0, slides: np.nd
         tiles,
         mpp,
         row // 2 if slides is None else slides,
-        places=Places(np.stack([row, row], 1) * 10.0 + first, 10.0),
+        places=Places(np.stack([row, row], 1) * 10.0 + first, np.full(len(row), 10.0)),
         labels=Labels(row % 3 - 1, ("a", "b"), row // 3),
     )
 
@@ -107,9 +107,9 @@ def test_places_are_known_only_where_all_know_them() -> None:
     bare: Any = ArrayPixels(np.zeros((2, 4, 4, 3), np.uint8), 1.0)
     assert JoinedPixels([numbered(2, 0), bare]).places is None
     wide = numbered(2, 0)
-    wide.places = Places(np.zeros((2, 2)), 25.0)
+    wide.places = Places(np.zeros((2, 2)), np.full(2, 25.0))
     joined: Any = JoinedPixels([numbered(2, 0), wide])
-    assert joined.places.pitch_um == 25.0
+    assert joined.places.pitch_um.tolist() == [10, 10, 25, 25]
 
 
 def test_joined_tiles_of_other_size_are_refused_and_of_other_mpp_taken() -> None:
@@ -135,7 +135,7 @@ def test_some_rows_keep_what_is_known_of_them_in_the_order_given() -> None:
     assert some.labels.codes.tolist() == [1, -1, -1]
     assert some.labels.groups.tolist() == [1, 0, 1]
     assert some.places.centres_um[:, 0].tolist() == [60, 10, 40]
-    assert (some.px, some.field_px, some.mpp, some.places.pitch_um) == (4, 4, 1.0, 10.0)
+    assert (some.px, some.field_px, some.mpp, some.places.pitch_um.tolist()) == (4, 4, 1.0, [10.0] * 3)
 
 
 def test_the_digest_of_some_rows_knows_which_and_in_what_order() -> None:

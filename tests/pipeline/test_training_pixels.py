@@ -1,7 +1,7 @@
 """What training gets to see of workspaces: whose tiles, with which labels and places, and how much around them."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,12 @@ def recipe(*settings: str) -> Recipe:
     return override(read_recipe("simclr"), list(settings))
 
 
-def training_pixels(*arguments: Any, **named: Any) -> AbstractContextManager[Any]:
-    """As the trainer gets them; labels and places are looked at without asking whether there are any."""
-    return pixels_for_training(*arguments, **named)
+@contextmanager
+def training_pixels(*arguments: Any, **named: Any) -> Iterator[Any]:
+    """As the trainer gets them, nothing lost; labels and places are looked at without asking whether there are any."""
+    with pixels_for_training(*arguments, **named) as (source, notes):
+        assert notes == ()
+        yield source
 
 
 def pixels_of(source: PixelSource) -> np.ndarray:
@@ -84,7 +87,7 @@ def test_a_tile_is_what_the_slide_shows_at_its_place(first: Place) -> None:
             x, y = (places.centres_um[row] - PX / 2).astype(int)  # 1 um a pixel
             with open_slide(paths[source.slides[row]]) as slide:
                 np.testing.assert_allclose(tiles[row], slide.read(x, y, PX, PX).astype(int), atol=24)
-    assert places.pitch_um == PX
+    assert (places.pitch_um == PX).all()
     assert work.cache.exists()
 
 
@@ -268,3 +271,12 @@ def test_the_digest_of_unlabelled_tiles_knows_no_patients_but_where_they_lie(tmp
     assert found[0] == found[1]
     assert found[0][0] != found[2][0]
     assert found[0][1] == found[2][1]
+
+
+def test_a_slide_that_cannot_be_read_any_more_is_left_out_with_a_note(tmp_path: Path) -> None:
+    work, tiling = workspace(tmp_path / "in", SLIDES[:2])
+    (tmp_path / "in" / "a2.tiff").unlink()
+    with pixels_for_training([(work, tiling)], recipe()) as (source, notes):
+        assert set(source.slides) == {0}
+    (note,) = notes
+    assert note.startswith("slide a2 was not trained on: ")

@@ -1,6 +1,5 @@
 """A run's whole state in one file: written whole, read without running code from it."""
 
-import io
 import json
 import pickle
 import sys
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from histokin.artefacts import canonical_json, write_bytes
+from histokin.artefacts import canonical_json, writing
 from histokin.errors import TrainingError
 from histokin.learn.methods import Method
 from histokin.learn.recipe import Recipe, differences
@@ -44,7 +43,6 @@ class TrainState:
 
 def save_checkpoint(path: Path, state: TrainState, inputs: RunInputs) -> None:
     """Write the state; a kill at any moment leaves the one before."""
-    buffer = io.BytesIO()
     content = {
         "version": CHECKPOINT_VERSION,
         "step": state.step,
@@ -54,22 +52,27 @@ def save_checkpoint(path: Path, state: TrainState, inputs: RunInputs) -> None:
         "method": state.method.state_dict(),
         "optimiser": state.optimiser.state_dict(),
     }
-    torch.save(_rebuilt(content), buffer)
-    write_bytes(path, buffer.getvalue())
+    # By the open file, not its name: torch writes the name into what it saves.
+    with writing(path) as temporary, temporary.open("wb") as file:
+        torch.save(_rebuilt(content, set()), file)
 
 
-def _rebuilt(value: Any) -> Any:
+def _rebuilt(value: Any, storages: set[int]) -> Any:
     """The same content from objects of its own: equal states give equal bytes.
 
     A pickle notes which of its objects are one and the same. A state that was read back shares other texts and storages
-    than one that grew, and its file would differ although nothing in it does.
+    than one that grew, and its file would differ although nothing in it does. Tensors are copied only where they share
+    memory with another or are a part of something larger: banks of many tiles are large.
     """
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
+        tensor, memory = value.detach().cpu(), value.untyped_storage()
+        is_own = memory.nbytes() == tensor.nbytes and memory.data_ptr() not in storages
+        storages.add(memory.data_ptr())
+        return tensor if is_own else tensor.clone()
     if isinstance(value, dict):
-        return {_rebuilt(key): _rebuilt(item) for key, item in value.items()}
+        return {_rebuilt(key, storages): _rebuilt(item, storages) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_rebuilt(item) for item in value)
+        return type(value)(_rebuilt(item, storages) for item in value)
     return sys.intern(value) if isinstance(value, str) else value
 
 

@@ -23,6 +23,7 @@ Backend = Literal["auto", "gloo", "nccl"]
 
 # Small things (row numbers, flags, objects) travel by the CPU, gradients and features from GPU to GPU.
 _BOTH = "cpu:gloo,cuda:nccl"
+LARGEST_BUCKET = 2**24  # numbers that travel as one vector; a larger tensor, such as a bank, travels by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,14 +381,20 @@ def _all_rows(x: Tensor, world: World) -> Tensor:
 
 def _buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     """Tensors that can travel as one vector, in an order that is the same in all processes."""
-    buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    open_buckets: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    closed: list[list[Tensor]] = []
     for tensor in tensors:
-        buckets.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-    return list(buckets.values())
+        kind = tensor.dtype, tensor.device
+        bucket = open_buckets.setdefault(kind, [])
+        if bucket and sum(other.numel() for other in bucket) + tensor.numel() > LARGEST_BUCKET:
+            closed.append(open_buckets.pop(kind))
+            bucket = open_buckets.setdefault(kind, [])
+        bucket.append(tensor)
+    return [*closed, *open_buckets.values()]
 
 
 def _flat(bucket: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in bucket])
+    return bucket[0].reshape(-1) if len(bucket) == 1 else torch.cat([tensor.reshape(-1) for tensor in bucket])
 
 
 def _spread(flat: Tensor, bucket: list[Tensor]) -> None:

@@ -42,7 +42,7 @@ class Neighbours:
 
 
 def neighbours_within(
-    slides: np.ndarray, positions_um: np.ndarray, radius_um: float, *, include_equal: bool = False
+    slides: np.ndarray, positions: np.ndarray, radius: float, *, include_equal: bool = False
 ) -> Neighbours:
     """The tiles around each tile: same slide, 0 < r < radius.
 
@@ -54,22 +54,22 @@ def neighbours_within(
 
     Args:
         slides: (n,) int number of each tile's slide.
-        positions_um: (n, 2) floating, finite, x and y of the tiles' centres in um.
-        radius_um: positive.
+        positions: (n, 2) floating, finite, x and y of the tiles' centres, in um or in tile pitches.
+        radius: positive, in the same unit.
         include_equal: count r = radius too.
 
     Returns:
         Neighbours of all n tiles.
     """
     n = len(slides)
-    if slides.ndim != 1 or positions_um.shape != (n, 2) or not np.isfinite(positions_um).all():
-        raise ValueError(f"need (n,) slides and (n, 2) finite positions, got {slides.shape} and {positions_um.shape}")
-    if not 0 < radius_um < np.inf:
-        raise ValueError(f"the radius must be positive, got {radius_um} um")
+    if slides.ndim != 1 or positions.shape != (n, 2) or not np.isfinite(positions).all():
+        raise ValueError(f"need (n,) slides and (n, 2) finite positions, got {slides.shape} and {positions.shape}")
+    if not 0 < radius < np.inf:
+        raise ValueError(f"the radius must be positive, got {radius}")
     if n >= 2**31:
         raise ValueError(f"{n} tiles cannot be numbered by int32")
-    positions = np.asarray(positions_um, np.float64)
-    order, keys, per_column = _into_cells(slides, positions, radius_um)
+    positions = np.asarray(positions, np.float64)
+    order, keys, per_column = _into_cells(slides, positions, radius)
     ordered, x, y = keys[order], positions[order, 0], positions[order, 1]
     counts, parts = np.zeros(n, np.int64), [np.empty(0, np.int32)]
     for first, last, starts, sizes in _blocks(keys, ordered, per_column):
@@ -78,7 +78,7 @@ def neighbours_within(
         dx = x[places] - np.repeat(positions[first:last, 0], totals)
         dy = y[places] - np.repeat(positions[first:last, 1], totals)
         squares = dx * dx + dy * dy
-        is_near = (squares > 0) & ((squares <= radius_um**2) if include_equal else (squares < radius_um**2))
+        is_near = (squares > 0) & ((squares <= radius**2) if include_equal else (squares < radius**2))
         of_tile = np.repeat(np.arange(first, last), totals)[is_near]
         found = np.sort(of_tile << 32 | order[places[is_near]])  # by tile, then by neighbour
         counts[first:last] = np.bincount((found >> 32) - first, minlength=last - first)

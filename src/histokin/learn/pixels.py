@@ -17,11 +17,11 @@ class Places:
 
     Attributes:
         centres_um: (n, 2) float64 x, y of each tile's centre in um.
-        pitch_um: step between neighbouring tiles.
+        pitch_um: (n,) float64 step between neighbouring tiles, where each tile lies; one for all of a slide.
     """
 
     centres_um: np.ndarray
-    pitch_um: float
+    pitch_um: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Labels:
 
 def digest_known(places: Places | None, labels: Labels | None) -> str:
     """Identity of what is known of tiles beside their pixels: a run's result may depend on it."""
-    columns = [] if places is None else [places.centres_um, np.array([places.pitch_um])]
+    columns = [] if places is None else [places.centres_um, places.pitch_um]
     columns += [] if labels is None else [labels.codes, labels.groups, np.array(labels.classes)]
     return digest_of([digest_array(column) for column in columns])
 
@@ -211,7 +211,7 @@ class SomePixels:
         self.slides, self.cohorts = source.slides[rows], source.cohorts[rows]
         self.mpp, self.mpps = _scales(self.cohorts, self.cohort_mpps)  # a cohort may have gone as a whole
         places, labels = source.places, source.labels
-        self.places = None if places is None else Places(places.centres_um[rows], places.pitch_um)
+        self.places = None if places is None else Places(places.centres_um[rows], places.pitch_um[rows])
         self.labels = None if labels is None else Labels(labels.codes[rows], labels.classes, labels.groups[rows])
         self.digest = digest_of([source.digest, digest_array(self._rows)])
 
@@ -244,7 +244,8 @@ def _joined_places(sources: Sequence[PixelSource]) -> Places | None:
     known = [place for place in places if place is not None]
     if len(known) < len(places):
         return None
-    return Places(np.concatenate([place.centres_um for place in known]), max(place.pitch_um for place in known))
+    centres = np.concatenate([place.centres_um for place in known])
+    return Places(centres, np.concatenate([place.pitch_um for place in known]))
 
 
 def _joined_labels(sources: Sequence[PixelSource]) -> Labels | None:

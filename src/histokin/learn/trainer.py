@@ -112,7 +112,6 @@ def pretrain(
         RecipeError: unknown method, or initial weights that do not fit.
         TrainingError: the folder holds another run, tiles the method cannot use, a loss that is not finite.
     """
-    started = time.monotonic()
     target, world = choose_device(device), World.current()
     METHODS[recipe.method].check(source, recipe)
     inputs = _settle(source, recipe, folder, target)
@@ -123,7 +122,7 @@ def pretrain(
     draws = METHODS[recipe.method].sampler(tiles, inputs.recipe)
     _check_shares(draws.batch, world)
     if inputs.recipe.run.steps == AUTO:
-        steps = _steps_in_budget(tiles, draws, Setting(inputs.recipe, target, source.px, templates), started)
+        steps = _steps_in_budget(tiles, draws, Setting(inputs.recipe, target, source.px, templates))
         inputs = dataclasses.replace(inputs, recipe=with_steps(inputs.recipe, steps))
     setting = Setting(inputs.recipe, target, source.px, templates)
     state = new_state(setting, tiles)
@@ -205,12 +204,17 @@ def shares_of(draws: Sampler, steps: Iterable[int], world: World) -> Iterator[Sh
         yield Share(draws.draw(step).share(world.rank, world.size), draws.batch)
 
 
-def _steps_in_budget(source: PixelSource, draws: Sampler, setting: Setting, started: float) -> int:
-    """How many steps the budget allows, by a few uncounted steps on a state that is thrown away."""
+def _steps_in_budget(source: PixelSource, draws: Sampler, setting: Setting) -> int:
+    """How many steps the budget allows, by a few uncounted steps on a state that is thrown away.
+
+    The budget is of training. What comes before it (tiles read once, stains, neighbours) grows with the cohort, and
+    could leave nothing of it.
+    """
     budget = parse_duration(setting.recipe.run.budget)
     trial = dataclasses.replace(setting, recipe=with_steps(setting.recipe, 1000))
     state, world = new_state(trial, source), World.current()
-    until = time.monotonic() + MEASURING_SHARE * budget
+    started = time.monotonic()
+    until = started + MEASURING_SHARE * budget
     taken: list[float] = []
     with closing(read_ahead(source, shares_of(draws, range(MEASURING_STEPS + 1), world))) as pixels:
         before = time.monotonic()

@@ -94,8 +94,9 @@ def _trained(work: Workspace, plan: ComparisonPlan, entry: EntrySpec, report: Re
         place = Workspace.open(name)
         places.append((place, with_mpp(place, open_tiling(place), entry.mpp, report)))
     recipe, without = recipe_of(plan, entry), Without.parse(entry.without)
-    with training_pixels(places, recipe, report, without=without, at_most=entry.at_most) as pixels:
-        result = train(pixels, recipe, work.run(file_name_of(entry.name)), report, device=plan.device, replace=True)
+    with training_pixels(places, recipe, report, without=without, at_most=entry.at_most) as (pixels, notes):
+        folder = work.run(file_name_of(entry.name))
+        result = train(pixels, recipe, folder, report, device=plan.device, replace=True, notes=notes)
         return _Trained(result, len(pixels))
 
 
@@ -261,8 +262,8 @@ class _Judge:
             refusals.append(f"no tile is left to be judged ({', '.join(task.only) or 'none has a label'}).")
         places = tile_places(tiling, gathered.main) if task.spatial else None
         if places is not None:
-            at = {"pitch_um": places.pitch_um, **how}
-            judge("distance ratio", None, lambda: compare_spatial(encoders, gathered.slide, places.centres_um, **at))
+            at = {"pitch_um": tiling.pitch_um, **how}
+            judge("distance ratio", None, lambda: compare_spatial(encoders, gathered.slide, places, **at))
         elif task.spatial:
             refusals.append("distance ratio: these tiles have no coordinates.")
         return {

@@ -12,7 +12,6 @@ from histokin.cohort import UNNAMED, leave_out_units
 from histokin.embeddings import Embeddings, EmbeddingStore
 from histokin.errors import EvaluationError, StoreError
 from histokin.evaluate import Items
-from histokin.learn.pixels import Places
 from histokin.tiles import TileTable, Tiling, tile_centres
 
 PURE = 0.8  # a tile has a class where more than so much of it does; mixed tiles ask nothing
@@ -118,15 +117,15 @@ def tile_labels(tiling: Tiling, rows: Embeddings, column: str) -> NDArray[np.obj
     return np.concatenate(parts)
 
 
-def tile_places(tiling: Tiling, rows: Embeddings) -> Places | None:
-    """Where the embedded tiles lie on their slides; None if some do not know."""
+def tile_places(tiling: Tiling, rows: Embeddings) -> NDArray[np.float64] | None:
+    """(n, 2) centres of the embedded tiles on their slides in um; None if some do not know."""
     parts = []
     for (table, ids), slide in zip(_tables(tiling, rows), rows.slides, strict=True):
         found = tile_centres(table, tiling.spec, tiling.cohort.by_slide[slide].mpp or 1.0)
         if found is None:
             return None
         parts.append(found[ids])
-    return Places(np.concatenate(parts), tiling.pitch_um)
+    return np.concatenate(parts)
 
 
 def _tables(tiling: Tiling, rows: Embeddings) -> Iterator[tuple[TileTable, NDArray[np.int64]]]:

@@ -64,10 +64,11 @@ class CohortPixels:
     Attributes:
         table_rows: (n,) int64 row in its slide's tile table.
         units: (n,) object, whose each tile is: the leave-out unit, as a rule the patient.
+        notes: of slides that could not be read.
     """
 
-    def __init__(self, packed: PackedTiles, tiling: Tiling, label: str) -> None:
-        self._packed = packed
+    def __init__(self, packed: PackedTiles, tiling: Tiling, label: str, notes: tuple[str, ...] = ()) -> None:
+        self._packed, self.notes = packed, notes
         self.px, self.field_px, self.mpp = packed.px, packed.field_px, packed.mpp
         self.mpps = self.cohort_mpps = (packed.mpp,)
         self.slides, self.table_rows = packed.slides, packed.table_rows
@@ -88,7 +89,8 @@ class CohortPixels:
         self._slide_names = np.array([record.slide for record in records], object)
         self._sites = np.array([record.site for record in records], object)
         known = [each for each in centres if each is not None]
-        self.places = Places(np.concatenate(known), tiling.pitch_um) if len(known) == len(centres) else None
+        pitch = np.full(len(packed), tiling.pitch_um)
+        self.places = Places(np.concatenate(known), pitch) if len(known) == len(centres) else None
         self.labels = _coded(np.concatenate(labels), self.units) if label else None
         self.digest = digest_of([packed.digest, digest_known(self.places, self.labels)])
 
@@ -147,6 +149,7 @@ def pack_cohort(
     folder = work.cache / "packs" / (tiling.spec.spec_id + (f"-{margin}px-around" if margin else ""))
     ledger = pack_ledger(folder, tiling.spec, margin)
     receipts: list[Receipt] = []
+    lost: list[str] = []
     with report("cache", tiling.n_tiles, "tiles") as task:
         for record in tiling.records:
             table_receipt = tiling.receipts[record.slide]
@@ -157,14 +160,15 @@ def pack_cohort(
                 source = open_tiles(tiling.cohort, record, tiling.table(record), tiling.spec, margin_px=margin)
                 try:
                     receipt = write_pack(folder, record.file_name, source, tiling.spec, inputs, margin)
-                except SlideError:
-                    continue  # the embed stage reads it again and gives the slide its state
+                except SlideError as error:  # the embed stage reads it again and gives the slide its state
+                    lost.append(f"slide {record.slide} was not trained on: {error.what}")
+                    continue
             receipts.append(receipt)
             task.advance(table_receipt.facts["n_kept"])
     ledger.write_manifest([r.key for r in receipts])
     if not any(r.facts["n_tiles"] for r in receipts):
         raise TrainingError("not one tile could be read", work.root, "See the states of `histokin info`.")
-    return CohortPixels(PackedTiles(folder, tiling.spec, receipts, margin), tiling, label)
+    return CohortPixels(PackedTiles(folder, tiling.spec, receipts, margin), tiling, label, tuple(lost))
 
 
 @contextmanager
@@ -175,8 +179,8 @@ def training_pixels(
     *,
     without: Without | None = None,
     at_most: int | None = None,
-) -> "Iterator[PixelSource]":
-    """The tiles of one or several workspaces as one source, open for a block.
+) -> "Iterator[tuple[PixelSource, tuple[str, ...]]]":
+    """The tiles of one or several workspaces as one source, and notes of what it lacks, open for a block.
 
     Args:
         places: workspaces with their tilings; several are trained on together.
@@ -202,7 +206,8 @@ def training_pixels(
             rows = _kept(np.concatenate([getattr(one, column) for one in opened]), without)
         if at_most is not None and at_most < len(rows):
             rows = np.sort(stream(recipe.seed, "some tiles").permutation(rows)[:at_most])
-        yield source if len(rows) == len(source) else SomePixels(source, rows)
+        notes = tuple(note for one in opened for note in one.notes)
+        yield source if len(rows) == len(source) else SomePixels(source, rows), notes
     finally:
         for one in opened:
             one.close()

@@ -144,8 +144,9 @@ def pretrain(
     from histokin.pipeline.packing import training_pixels
 
     places = [(work, tiling), *((other, open_tiling(other)) for other in map(Workspace.open, also))]
-    with training_pixels(places, recipe, report, without=without, at_most=at_most) as pixels:
-        return train(pixels, recipe, work.run(name), report, device=device, replace=replace, on_event=on_event)
+    with training_pixels(places, recipe, report, without=without, at_most=at_most) as (pixels, notes):
+        folder = work.run(name)
+        return train(pixels, recipe, folder, report, device=device, replace=replace, notes=notes, on_event=on_event)
 
 
 def train(
@@ -156,22 +157,27 @@ def train(
     *,
     device: str = "auto",
     replace: bool = False,
+    notes: Sequence[str] = (),
     on_event: "OnEvent | None" = None,
 ) -> "TrainingResult":
-    """`learn.pretrain`, which with `replace` sets a finished run of another recipe or other tiles aside."""
+    """`learn.pretrain`, which with `replace` sets a finished run of another recipe or other tiles aside.
+
+    `notes` go before the result's own.
+    """
     from histokin.learn import pretrain as run
     from histokin.learn.checkpoint import CheckpointMismatch
 
     try:
-        return run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
+        result = run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
     except CheckpointMismatch:
         finished = folder / "result.json"
         if not replace or not finished.exists():
             raise  # an unfinished run of another recipe is hours that one wrong flag must not cost
         aside = set_aside(folder, digest_file(finished)[:8])
         result = run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
-        note = f"run {folder.name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
-        return replace_fields(result, notes=(*result.notes, note))
+        kept = f"run {folder.name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
+        notes = [*notes, kept]
+    return replace_fields(result, notes=(*notes, *result.notes))
 
 
 def with_mpp(work: Workspace, tiling: Tiling, mpp: float | None, report: Reporter = silent) -> Tiling:

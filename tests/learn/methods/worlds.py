@@ -49,6 +49,6 @@ def two_slides():
         np.clip(tiles, 0, 255).astype(np.uint8),
         mpp=1.0,
         slides=slides,
-        places=Places((cell + 0.5) * 32.0, 32.0),
+        places=Places((cell + 0.5) * 32.0, np.full(len(cell), 32.0)),
         labels=Labels(kind, ("coarse", "fine"), slides),
     )

@@ -116,3 +116,9 @@ def test_misuse_is_refused():
         plan_pairs(slides, points, 0.0)
     with pytest.raises(ValueError, match="positions must be finite"):
         plan_pairs(slides, np.where(points == 0, np.nan, points), 100.0)
+
+
+def test_each_slide_is_judged_by_its_own_pitch():
+    slides, points = joined(section(2000, 50.0), section(2000, 250.0, slide=1))
+    plan = plan_pairs(slides, points, np.where(slides == 0, 50.0, 250.0), near_um=300)
+    assert [one.state for one in plan.limits] == ["fallback", "too_small_for_pairs"]

@@ -37,6 +37,7 @@ from histokin.learn.state import Bank, ClusterState
 from histokin.streams import seed64, stream
 
 QUADRANTS = 4
+ROUNDING = 1e-6  # far more than places can be off, far less than a step
 MOST_STEPS_UNFITTED = 2000  # a run shorter than an epoch must have clusters too
 # The authors' sizes; small cohorts get less (`SGCL.resolve`).
 NEGATIVES, NEIGHBOURS, CLUSTERS, POOL, HARD = 65_536, 4096, 1000, 65_536, 4096
@@ -105,7 +106,9 @@ class SGCL(Method):
             self.backbone_bank = Bank(n, dim, seed64(self.seed, "backbone bank"))
             self.clusters = ClusterState(s.clusterings, settled(s.clusters, "loss.clusters"), n, out)
             places = need_places(source, recipe.method)
-            around = neighbours_within(source.slides, places.centres_um, s.radius * places.pitch_um)
+            # In steps of each slide's own grid: cohorts of several scales have several. The radius itself is outside.
+            steps = places.centres_um / places.pitch_um[:, None]
+            around = neighbours_within(source.slides, steps, s.radius * (1 - ROUNDING))
             # Facts about the tiles, not state: they are not saved.
             self.register_buffer("indptr", torch.from_numpy(around.indptr), persistent=False)
             self.register_buffer("indices", torch.from_numpy(around.indices), persistent=False)

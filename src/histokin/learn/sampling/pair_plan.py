@@ -85,7 +85,7 @@ class PairPlan:
 def plan_pairs(
     slides: np.ndarray,
     positions_um: np.ndarray,
-    pitch_um: float,
+    pitch_um: float | np.ndarray,
     near_um: float = 2000.0,
     far_um: float = 10000.0,
     *,
@@ -104,15 +104,16 @@ def plan_pairs(
     Args:
         slides: (n,) int number of each tile's slide.
         positions_um: (n, 2) floating, x and y of the tiles' centres in um.
-        pitch_um: step between neighbouring tiles.
+        pitch_um: step between neighbouring tiles; (n,) floating where slides differ in it.
         near_um, far_um: the limits asked for, 0 < near_um < far_um.
         cross_slide: let slides too small give far pairs with other slides. They differ in stain and scanner too, which
             an encoder then learns instead of tissue.
     """
     if slides.ndim != 1 or positions_um.shape != (len(slides), 2):
         raise ValueError(f"need (n,) slides and (n, 2) positions, got {slides.shape} and {positions_um.shape}")
-    if not (0 < near_um < far_um < np.inf and 0 < pitch_um < np.inf):
-        raise ValueError(f"need 0 < near < far and a positive pitch, got {near_um}, {far_um} and {pitch_um} um")
+    pitches = np.broadcast_to(pitch_um, slides.shape)
+    if not (0 < near_um < far_um < np.inf and (pitches > 0).all() and np.isfinite(pitches).all()):
+        raise ValueError(f"need 0 < near < far and positive pitches, got {near_um} and {far_um} um")
     if not np.isfinite(positions_um).all():
         raise ValueError("positions must be finite")
     positions = np.ascontiguousarray(positions_um, np.float64)
@@ -122,8 +123,9 @@ def plan_pairs(
     for slide, number in enumerate(tiles.labels):
         rows, points = tiles.rows_of(slide), tiles.select(positions, slide)
         extent = measure_extent(points)
-        found = pair_limits(extent.length, near_um, far_um, pitch_um=pitch_um)
-        pair, state, reason = _judge(points, extent.length, found, pitch_um=pitch_um, far_um=far_um)
+        pitch = float(pitches[rows[0]])
+        found = pair_limits(extent.length, near_um, far_um, pitch_um=pitch)
+        pair, state, reason = _judge(points, extent.length, found, pitch_um=pitch, far_um=far_um)
         if pair is not None:
             near_known[slide], far_known[slide] = rows[list(pair)], rows[list(extent.ends)]
         limits.append(SlideLimits(int(number), len(rows), extent.length, found.near_um, found.far_um, state, reason))
