@@ -268,9 +268,9 @@ def _asked_of(
 ) -> _Asked:
     paths = {name: _store(work, place, tiling, name) for name in entries}
     if floor:
-        # The entry whose own twins the floor holds; the statistics lie beside every entry.
-        owner = next((name for name in entries if twins[name] == floor), entries[0])
-        beside = find_floors(paths[owner])
+        # The entry whose own twins the floor holds, pictured or not; the statistics lie beside every entry.
+        owner = next((name for name, twin in twins.items() if twin == floor), entries[0])
+        beside = find_floors(paths[owner] if owner in paths else _store(work, place, tiling, owner))
         kind = "random" if floor.startswith("random") else floor
         if kind in beside:
             paths[floor] = beside[kind][0]

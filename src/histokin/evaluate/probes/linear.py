@@ -74,7 +74,7 @@ def logistic(c: float, n_unknowns: int, *, is_balanced: bool, is_choosing: bool 
         solver="newton-cholesky" if n_unknowns <= _FEW_UNKNOWNS else "lbfgs",
         class_weight="balanced" if is_balanced else None,
         max_iter=_MAX_ITER,
-        tol=1e-4 if is_choosing else 1e-6,
+        tol=1e-4 if is_choosing else 1e-5,
         warm_start=is_choosing,
     )
 
@@ -108,9 +108,11 @@ def _chosen_c(train: Part, *, is_balanced: bool) -> float | None:
     if folds.max() == 0:
         return None
     said = np.zeros((len(C_GRID), len(train.x)), dtype=np.int64)
+    # Half the digits are enough to choose by, in less than half the time; Newton's method needs them all.
+    dtype = np.float64 if _unknowns(train) <= _FEW_UNKNOWNS else np.float32
     for fold in range(int(folds.max()) + 1):
         is_test = folds == fold
-        x, test = scaled(train.x[~is_test], train.x[is_test])
+        x, test = (part.astype(dtype) for part in scaled(train.x[~is_test], train.x[is_test]))
         truth = train.truth[~is_test]
         model = logistic(C_GRID[0], _unknowns(train), is_balanced=is_balanced, is_choosing=True)
         for i, c in enumerate(C_GRID):
