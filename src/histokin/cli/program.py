@@ -4,6 +4,7 @@
 """
 
 import importlib
+import os
 import signal
 import sys
 from types import FrameType
@@ -96,9 +97,14 @@ def run() -> None:
         said = (
             str(error) if known else f"unexpected {type(error).__name__}: {error}. `histokin --debug ...` shows where"
         )
-        click.echo(f"histokin: {said}", err=True)
+        click.echo(f"{_speaker()}: {said}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _speaker() -> str:
+    """Who has met an error: under torchrun each process speaks for itself, and one alone may have failed."""
+    return f"histokin, process {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else "histokin"
 
 
 def _interrupted(code: int) -> int:
