@@ -188,7 +188,7 @@ def test_a_batch_that_cannot_be_divided_is_one_sentence(tmp_path: Path) -> None:
     code, stdout, stderr = run_two("pretrain", "work", "--steps", 4, *OPTIONS, "--set", "run.batch=9", cwd=tmp_path)
     assert code != 0
     sentence = "a batch of 9 cannot be divided among 2 processes. Take a multiple of 2"
-    ours = [line for line in stderr.splitlines() if line.startswith("histokin")]
+    ours = [line for line in stderr.splitlines() if line.startswith("histokin, ")]
     assert {line.partition(":")[0] for line in ours} <= {"histokin, process 0", "histokin, process 1"}
     assert ours
     assert all(sentence in line for line in ours)
