@@ -62,3 +62,11 @@ def test_supervised_training_refuses_tiles_without_labels(source, tmp_path):
 def test_ccl_refuses_a_batch_without_groups(field, tmp_path):
     with pytest.raises(TrainingError, match=r"batch of 2 has no groups.*group_weight=0"):
         pretrain(field, recipe_of("ccl", "run.batch=2"), tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("method", ["npid", "sgcl"])
+def test_a_run_too_short_for_its_bank_says_so(field, tmp_path, method):
+    short = pretrain(field, recipe_of(method, "run.steps=2"), tmp_path / "short")
+    assert any("each tile was met 0.2 times" in note for note in short.notes)
+    long = recipe_of(method, "run.steps=180")
+    assert METHODS[method].notes(field, long) == ()

@@ -29,7 +29,7 @@ from histokin.learn.losses import (
 )
 from histokin.learn.methods.heads import projector
 from histokin.learn.methods.method import Batch, Method, joined, need_places, need_tiles, settings_of
-from histokin.learn.methods.npid import draw_negatives
+from histokin.learn.methods.npid import draw_negatives, note_few_meetings
 from histokin.learn.neighbours import neighbours_within
 from histokin.learn.pixels import PixelSource
 from histokin.learn.recipe import AUTO, Auto, LossSpec, Recipe, need, settled
@@ -141,6 +141,10 @@ class SGCL(Method):
                 recipe.method,
                 "Set views.local.quadrants=true and views.local.count=4, or loss.inner_weight=0.",
             )
+
+    @classmethod
+    def notes(cls, source: PixelSource, recipe: Recipe) -> tuple[str, ...]:
+        return note_few_meetings(source, recipe)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         s = self.settings
