@@ -112,7 +112,5 @@ def note_few_meetings(source: PixelSource, recipe: Recipe) -> tuple[str, ...]:
     meetings = settled(recipe.run.steps, "run.steps") * recipe.run.batch / len(source)
     if meetings >= FEW_MEETINGS:
         return ()
-    said = (
-        f"each tile was met {meetings:.1f} times on average, so that the bank is mostly old: {recipe.method} wants tens"
-    )
+    said = f"each tile was met {meetings:.1f} times on average, so that its bank is old: {recipe.method} wants tens"
     return (f"{said} of times; train longer, or on fewer tiles (--max-tiles)",)
