@@ -69,3 +69,15 @@ def test_twins_with_ready_tiles_of_several_patients_join_these_and_leave_others_
     assert units.of_tile("s1", "A") == units.of_tile("s2", "A") == "A"
     assert units.of_tile("s1", "B") == "B"
     assert units.of_tile("s3", "C") == units.of_tile("s4", "D") == units.of_tile("s4", "")
+
+
+def test_slides_of_the_same_content_count_as_one_picture() -> None:
+    found = leave_out_units(
+        cohort(
+            SlideRecord("a", "a"),
+            SlideRecord("b", "b", twin_of="a"),
+            SlideRecord("c", "c", twin_of="b"),
+            SlideRecord("d", "d"),
+        )
+    ).picture
+    assert found == {"a": "a", "b": "a", "c": "a", "d": "d"}

@@ -2,16 +2,19 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from histokin.cohort.records import NoUsableSlide
-from histokin.errors import EvaluationError, RecipeError, TrainingError
+from histokin.errors import EvaluationError, HistokinError, RecipeError, TrainingError
 from histokin.pipeline.comparing import compare
+from histokin.pipeline.comparison_page import comparison_document
 from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec, read_plan, simple_plan
 from histokin.pipeline.stages import TileRequest, open_tiling, tile, with_mpp
+from histokin.report import comparison_text
 from histokin.slides.generated import GeneratedCohortSpec, generate_cohort
 from histokin.workspace import Workspace
 
@@ -88,7 +91,7 @@ def test_a_repeated_comparison_trains_and_writes_nothing_anew(compared) -> None:
 
 
 def test_the_text_holds_value_and_differences_of_each_entry(compared) -> None:
-    text = compared[2].to_text()
+    text = compared[2].text
     for word in ("balanced_accuracy", "acc@1", "addr", "- random", "- best floor", "texture *", "half"):
         assert word in text
 
@@ -131,6 +134,11 @@ def test_a_label_that_is_not_there_is_an_error_that_names_it(world: Path, tmp_pa
         ("tasks: [{work: w}]\nentries: [{name: a, against: [b]}]", "`against` names no entry: b"),
         ("tasks: [{work: w, label: a, value: b}]\nentries: [{name: a}]", "a label or a value"),
         ("tasks: [{work: w, nme: b}]\nentries: [{name: a}]", "nme"),
+        ("tasks: [{work: w}]\nentries: [{name: texture}]", "'texture': that is a floor"),
+        ("tasks: [{work: w}]\nentries: [{name: random 2}]", "'random 2': that is a floor"),
+        ("tasks: [{work: w}]\nentries: [{name: ' '}]", "needs a name"),
+        ("tasks: [{work: w}]\nentries: [{name: a, at_most: -5}]", "at_most is at least 8, not -5"),
+        ("tasks: [{work: w}]\nentries: [{name: a, mpp: 0}]", "mpp is a positive number, not 0"),
         ("tasks: [", "no YAML"),
     ],
 )
@@ -185,3 +193,100 @@ def test_a_coarse_tiling_beside_the_one_in_use_changes_no_state(world: Path) -> 
         with contextlib.suppress(NoUsableSlide):
             with_mpp(work, open_tiling(work), mpp)
     assert work.cohort.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides of each of five patients, all of one site."""
+    root = tmp_path_factory.mktemp("pairs")
+    spec = GeneratedCohortSpec(n_patients=5, slides_per_patient=2, size=512, n_scanners=1, seed=6)
+    tile(
+        generate_cohort(root / "cohort", spec), root / "w", request=TileRequest(tile_px=32, tile_mpp=1.25, stride_px=16)
+    )
+    return root / "w"
+
+
+def intervals_of(document: dict) -> dict[str, dict]:
+    (task,) = document["tasks"]
+    return {
+        measure["name"]: figure["interval"]
+        for measure in task["measures"]
+        for figure in [next(iter(measure["rows"][0]["figures"].values()))]
+    }
+
+
+def test_intervals_resample_patients_also_where_slides_are_left_out(pairs: Path, tmp_path: Path) -> None:
+    patients = {record.patient for record in open_tiling(Workspace.open(pairs)).records}
+    named = plan_of(pairs, EntrySpec("a"), leave_out="slide", label="diagnosis", spatial=True)
+    found = intervals_of(compare(named, tmp_path / "c").document)
+    assert set(found) == {"linear probe", "retrieval", "distance ratio"}
+    assert {(one["cluster"], one["n_clusters"]) for one in found.values()} == {("patient", len(patients))}
+
+
+def test_a_plan_may_name_what_is_resampled(pairs: Path, tmp_path: Path) -> None:
+    n_slides = len(open_tiling(Workspace.open(pairs)).records)
+    named = plan_of(pairs, EntrySpec("a"), leave_out="patient", label="diagnosis", spatial=True, cluster="slide")
+    found = intervals_of(compare(named, tmp_path / "c").document)
+    assert {(one["cluster"], one["n_clusters"]) for one in found.values()} == {("slide", n_slides)}
+
+
+def test_conditions_hold_for_the_distance_ratio_too(world: Path, tmp_path: Path) -> None:
+    plan = plan_of(world, EntrySpec("a"), spatial=True, label="", only=("label=stroma",), name="stroma")
+    (task,) = compare(plan, tmp_path / "c").document["tasks"]
+    assert 0 < task["n_judged"] < task["n_tiles"]
+    ratios = [m for m in task["measures"] if m["name"] == "distance ratio"]
+    assert not ratios or ratios[0]["protocol"]["n_slides"] <= 6
+
+
+def test_entries_that_come_to_the_same_encoder_share_its_vectors(world: Path, tmp_path: Path) -> None:
+    plan = plan_of(world, EntrySpec("all"), EntrySpec("more than there are", at_most=10**6))
+    rows = rows_of(compare(plan, tmp_path / "c").document["tasks"][0], "linear probe")
+    assert rows["all"]["figures"]["balanced_accuracy"]["minus"]["more than there are"]["value"] == 0
+
+
+def test_labels_that_are_judged_are_not_learned(world: Path, tmp_path: Path) -> None:
+    taught = EntrySpec("taught", "supervised", settings=("run.label=label",))
+    with pytest.raises(EvaluationError, match=r"taught would learn the labels \(label\) of slides it is judged on"):
+        compare(plan_of(world, taught), tmp_path / "c")
+    assert not list((tmp_path / "c").rglob("result.json"))
+
+
+def test_it_is_said_who_has_met_the_judged_slides(world: Path, pairs: Path, tmp_path: Path) -> None:
+    records = open_tiling(Workspace.open(world)).records
+    half = ",".join(record.slide for record in records[:3])
+    plan = plan_of(
+        world,
+        EntrySpec("same"),
+        EntrySpec("half", without=(f"slide={half}",)),
+        EntrySpec("other", train=(str(pairs),), mpp=1.0),
+        label="label",
+    )
+    found = compare(replace(plan, entries=plan.entries[:2]), tmp_path / "c")
+    assert found.document["tasks"][0]["transductive"] == {"same": 1.0, "half": 0.5}
+    assert "Transductive, that is trained, without these labels, on slides that are judged: same; half (50 %" in (
+        found.text
+    )
+    alone = compare(replace(plan, entries=plan.entries[2:]), tmp_path / "d")
+    assert alone.document["tasks"][0]["transductive"] == {"other": 0.0}
+    assert "No entry met the judged slides in training." in alone.text
+    assert "No entry met the judged slides in training." in alone.page.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_judged_is_refused_before_training(world: Path, pairs: Path, tmp_path: Path) -> None:
+    for plan, said in (
+        (plan_of(world, EntrySpec("x", train=(str(pairs),))), "x learns at 1.25 um a pixel, and would be judged at 1"),
+        (plan_of(pairs, EntrySpec("x"), leave_out="site"), "all tiles belong to one site|have no site"),
+        (plan_of(world, EntrySpec("x", settings=("loss.tmperature=1",))), "there is no key 'loss.tmperature'"),
+    ):
+        with pytest.raises(HistokinError, match=said):
+            compare(plan, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_figure_that_is_undefined_is_a_dash(compared) -> None:
+    document = json.loads(json.dumps(compared[2].document))
+    for row in document["tasks"][0]["measures"][0]["rows"]:
+        row["figures"]["balanced_accuracy"]["value"] = None
+    text = comparison_text(comparison_document(Workspace.open(compared[1]), document))
+    assert "- best floor\n" not in text
+    assert any(line.split()[:2] == ["simclr", "–"] for line in text.splitlines())

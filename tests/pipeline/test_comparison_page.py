@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from histokin.pipeline.comparing import DOCUMENT, Comparison, compare
-from histokin.pipeline.comparison_page import comparison_document, draw_queries, write_comparison_page
+from histokin.pipeline.comparison_page import comparison_document, draw_queries
 from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
 from histokin.pipeline.stages import TileRequest, tile
-from histokin.report import ComparisonDocument
+from histokin.report import ComparisonDocument, write_comparison
 from histokin.slides.generated import GeneratedCohortSpec, generate_cohort
 from histokin.workspace import Workspace
 
@@ -48,7 +48,8 @@ def test_the_page_can_be_written_again_from_the_json_alone(made: tuple[Workspace
     found = made[1]
     before = found.page.read_bytes()
     read = json.loads((found.folder / DOCUMENT).read_text(encoding="utf-8"))
-    assert write_comparison_page(Workspace.open(found.folder), read).read_bytes() == before
+    work = Workspace.open(found.folder)
+    assert write_comparison(comparison_document(work, read), work.report).read_bytes() == before
 
 
 def test_figures_are_those_of_the_json(made: tuple[Workspace, Comparison], document: ComparisonDocument) -> None:

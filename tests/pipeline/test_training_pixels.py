@@ -1,5 +1,6 @@
 """What training gets to see of workspaces: whose tiles, with which labels and places, and how much around them."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +57,9 @@ def recipe(*settings: str) -> Recipe:
 @contextmanager
 def training_pixels(*arguments: Any, **named: Any) -> Iterator[Any]:
     """As the trainer gets them, nothing lost; labels and places are looked at without asking whether there are any."""
-    with pixels_for_training(*arguments, **named) as (source, notes):
-        assert notes == ()
-        yield source
+    with pixels_for_training(*arguments, **named) as tiles:
+        assert tiles.notes == ()
+        yield tiles.source
 
 
 def pixels_of(source: PixelSource) -> np.ndarray:
@@ -276,7 +277,18 @@ def test_the_digest_of_unlabelled_tiles_knows_no_patients_but_where_they_lie(tmp
 def test_a_slide_that_cannot_be_read_any_more_is_left_out_with_a_note(tmp_path: Path) -> None:
     work, tiling = workspace(tmp_path / "in", SLIDES[:2])
     (tmp_path / "in" / "a2.tiff").unlink()
-    with pixels_for_training([(work, tiling)], recipe()) as (source, notes):
-        assert set(source.slides) == {0}
-    (note,) = notes
+    with pixels_for_training([(work, tiling)], recipe()) as tiles:
+        assert set(tiles.source.slides) == {0}
+    (note,) = tiles.notes
     assert note.startswith("slide a2 was not trained on: ")
+
+
+def test_a_copy_of_what_is_kept_out_is_kept_out_too(tmp_path: Path) -> None:
+    rows = [("a1", "A", "north", "x"), ("b1", "B", "south", "x"), ("z1", "Z", "east", "x")]
+    workspace(tmp_path / "in", rows)
+    shutil.copy(tmp_path / "in" / "a1.tiff", tmp_path / "in" / "z1.tiff")  # under another name, patient and site
+    tiling = tile(tmp_path / "in" / "s.csv", tmp_path / "in" / "w", request=TileRequest(PX, 1.0))
+    place = Workspace.open(tmp_path / "in" / "w"), tiling
+    for said in ("slide=a1", "slide=z1", "site=north", "patient=A"):
+        with training_pixels([place], recipe(), without=Without.parse([said])) as source:
+            assert set(source.slides) == {1}, said

@@ -15,10 +15,12 @@ class LeaveOutUnits:
     Attributes:
         of_slide: the unit of every slide: its patient, or the slide itself where none is known.
         joined: units that share a picture, each to the one it counts as.
+        picture: of every slide the id that its content counts as: its own, or that of the slide it repeats.
     """
 
     of_slide: dict[str, str]
     joined: dict[str, str]
+    picture: dict[str, str]
 
     def of_tile(self, slide: str, patient: str) -> str:
         """The unit of a tile: its own patient's where it has one, else its slide's."""
@@ -46,4 +48,7 @@ def leave_out_units(cohort: Cohort) -> LeaveOutUnits:
             first, *others = sorted({root(u) for u in on_slide[record.slide] | on_slide[record.twin_of]})
             counts_as.update(dict.fromkeys(others, first))
     joined = {unit: root(unit) for unit in counts_as}
-    return LeaveOutUnits({slide: root(unit) for slide, unit in own.items()}, joined)
+    picture: dict[str, str] = {}
+    for record in cohort.records:
+        picture[record.slide] = picture.get(record.twin_of, record.twin_of or record.slide)
+    return LeaveOutUnits({slide: root(unit) for slide, unit in own.items()}, joined, picture)

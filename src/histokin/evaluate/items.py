@@ -1,5 +1,6 @@
 """Who is asked and who may answer: the labelled items of an evaluation, its exclusion rule and its queries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -127,11 +128,28 @@ class Task:
         )
 
 
-def make_task(items: Items, *, leave_out: LeaveOut, max_queries: int, seed: int) -> Task:
+def make_task(
+    items: Items,
+    *,
+    leave_out: LeaveOut,
+    max_queries: int,
+    seed: int,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    cluster: str = "cluster",
+) -> Task:
     """Fix rows, groups and queries of a protocol.
 
     Queries are drawn equally per patient where there are more than `max_queries`; the database is always whole, since
     sampling it would change what is measured.
+
+    Args:
+        items: all of them, labelled or not.
+        leave_out: the exclusion rule.
+        max_queries: see above.
+        seed: of the draw.
+        clusters: (N,) unit of inference; by default patients, sites where these are left out, and slides where there
+            is one patient only.
+        cluster: its word.
 
     Raises:
         EvaluationError: nothing is labelled, ids the rule needs are missing, or there is only one group.
@@ -147,12 +165,22 @@ def make_task(items: Items, *, leave_out: LeaveOut, max_queries: int, seed: int)
     patients = _coded(kept.patient)[1]
     groups = np.arange(len(rows)) if leave_out == "self" else _groups(kept, leave_out)
     queries = sample_queries(kept.patient, max_queries, seed)
-    cluster = "patient"
-    if leave_out == "site":
-        cluster = "site"
-    elif patients.max() == 0:
-        cluster = "slide"  # one patient is all there is: the next unit down, named beside the interval
-    clusters = _coded(getattr(kept, cluster)[queries])[1]
+    if clusters is None:
+        cluster = "patient"
+        if leave_out == "site":
+            cluster = "site"
+        elif patients.max() == 0:
+            cluster = "slide"  # one patient is all there is: the next unit down, named beside the interval
+        units = getattr(kept, cluster)
+    else:
+        if len(clusters) != len(items):
+            raise ValueError(f"the {cluster} column has {len(clusters)} rows for {len(items)} items")
+        units = _objects(clusters)[rows]
+        n_missing = sum(is_missing(unit) for unit in units)
+        if n_missing:
+            raise EvaluationError(
+                f"{n_missing} of {len(units)} labelled items have no {cluster}", _WHERE, f"Fill the {cluster} column."
+            )
     return Task(
         rows,
         codes,
@@ -160,7 +188,7 @@ def make_task(items: Items, *, leave_out: LeaveOut, max_queries: int, seed: int)
         groups,
         queries,
         patients,
-        clusters,
+        _coded(units[queries])[1],
         cluster,
         leave_out,
         len(items) - len(rows),

@@ -134,11 +134,16 @@ def rank_items(
     level: Literal["tile", "slide"] = "tile",
     max_queries: int = MAX_QUERIES,
     seed: int = 0,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    cluster: str = "cluster",
     progress: Reporter = silent,
 ) -> Ranking:
-    """The first half of `evaluate_retrieval`, with its arguments: each row's nearest items."""
+    """The first half of `evaluate_retrieval`, with its arguments: each row's nearest items.
+
+    `clusters` and `cluster` name another unit of inference, see `items.make_task`.
+    """
     _reference(encoders, None)
-    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
+    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed, clusters=clusters, cluster=cluster)
     ranked: list[Ranked] = []
     n_rows = len(encoders) + len(floors or {})
     with progress("evaluate", n_rows, "rows") as line:

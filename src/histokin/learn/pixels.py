@@ -181,8 +181,8 @@ class JoinedPixels:
         self._sources = tuple(sources)
         (self.px, self.field_px) = sizes[0]
         self._first = np.cumsum([0, *(len(source) for source in sources)])
-        self.slides = _numbered([source.slides for source in sources])
-        self.cohorts = _numbered([source.cohorts for source in sources])
+        self.slides = numbered([source.slides for source in sources])
+        self.cohorts = numbered([source.cohorts for source in sources])
         self.cohort_mpps = tuple(mpp for source in sources for mpp in source.cohort_mpps)
         self.mpp, self.mpps = _scales(self.cohorts, self.cohort_mpps)
         self.places = _joined_places(sources)
@@ -233,7 +233,7 @@ def _scales(cohorts: np.ndarray, cohort_mpps: Sequence[float]) -> tuple[float, t
     return max(present, key=lambda mpp: (present[mpp], mpp)), tuple(sorted(present))
 
 
-def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
+def numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Numbers of several sources, made distinct by an offset each."""
     offsets = np.cumsum([0, *(int(column.max(initial=-1)) + 1 for column in columns)])
     return np.concatenate([column.astype(np.int64) + offset for column, offset in zip(columns, offsets, strict=False)])
@@ -259,4 +259,4 @@ def _joined_labels(sources: Sequence[PixelSource]) -> Labels | None:
     for labels in each:
         new = np.array([classes.index(name) for name in labels.classes] + [-1])
         codes.append(new[labels.codes])  # -1 looks up the last: unlabelled stays unlabelled
-    return Labels(np.concatenate(codes), classes, _numbered([labels.groups for labels in each]))
+    return Labels(np.concatenate(codes), classes, numbered([labels.groups for labels in each]))

@@ -29,7 +29,7 @@ from histokin.report import (
     Lookup,
     Picture,
     Value,
-    write_comparison,
+    best_floor,
 )
 from histokin.search import top_k
 from histokin.streams import stream
@@ -41,18 +41,13 @@ MAX_PICTURED = 8  # entries whose neighbours are shown; all of them are measured
 _THIRDS = ("low", "middle", "high")
 
 
-def write_comparison_page(work: Workspace, document: Mapping[str, Any]) -> Path:
-    """Write report/index.html of a comparison; returns the page.
+def comparison_document(work: Workspace, document: Mapping[str, Any]) -> ComparisonDocument:
+    """What the page and the terminal's tables say.
 
     Args:
         work: the comparison's own workspace; its runs hold recipes and encoders.
         document: the content of comparison.json, as plain data.
     """
-    return write_comparison(comparison_document(work, document), work.report)
-
-
-def comparison_document(work: Workspace, document: Mapping[str, Any]) -> ComparisonDocument:
-    """The page's contract; see `write_comparison_page`."""
     import yaml
 
     plan = document["plan"]
@@ -152,6 +147,7 @@ def _task(work: Workspace, seed: int, specs: Mapping[str, Mapping[str, Any]], ta
         n_tiles=task["n_tiles"],
         n_judged=task["n_judged"],
         twins=dict(task["twins"]),
+        transductive=dict(task["transductive"]),
         measures=measures,
         refusals=list(task.get("refusals", ())),
         lookups=lookups,
@@ -213,10 +209,8 @@ def _floor_of(measures: Sequence[ComparedMeasure]) -> str:
     if not measures:
         return ""
     chosen = next((m for m in measures if m.name == "retrieval"), measures[0])
-    metric = chosen.metrics[-1] if chosen.name == "retrieval" else chosen.metrics[0]
-    known = [(row.values[metric].value, row.name) for row in chosen.rows if row.kind == "floor"]
-    valued = [(value, name) for value, name in known if value is not None]
-    return max(valued, key=lambda pair: pair[0])[1] if valued else ""
+    found = best_floor(chosen, chosen.metrics[-1] if chosen.name == "retrieval" else chosen.metrics[0])
+    return found.name if found else ""
 
 
 def _note(seed: int, spec: TaskSpec, asked: _Asked, n_hidden: int, floor: str) -> str:
@@ -277,9 +271,8 @@ def _asked_of(
     first, *others = paths
     gathered = gather(tiling, paths[first], {name: [paths[name]] for name in others})
     features = {first: gathered.main.features, **{name: gathered.floors[name][0] for name in others}}
-    groups = {"patient": gathered.patient, "slide": gathered.slide, "site": gathered.site}
     texts = task_texts(tiling, gathered, spec)
-    return _Asked(gathered, features, texts, groups[spec.leave_out], bool(spec.value))
+    return _Asked(gathered, features, texts, gathered.units[spec.leave_out], bool(spec.value))
 
 
 def _store(work: Workspace, place: Workspace, tiling: Tiling, name: str) -> Path:

@@ -1,14 +1,20 @@
 """What a comparison is asked for: tasks to judge on, entries to judge; from YAML or from a command's options."""
 
+import math
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from histokin.errors import RecipeError
+from histokin.evaluate import FLOORS
 from histokin.evaluate.items import LeaveOut
 
+RANDOM = "random"
+"""Begins the names of the floors of random weights."""
+FEWEST_TILES = 8
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
@@ -21,7 +27,8 @@ class TaskSpec:
         label: column of classes; "" takes `label`, then `diagnosis`. Or:
         value: column of numbers, predicted by ridge regression.
         leave_out: whose tiles neither answer nor are fitted on.
-        cluster: column that says what is resampled for intervals; "" resamples what is left out.
+        cluster: what is resampled for intervals: patient, slide, site or a column of the tiles; "" takes
+            patients, sites where these are left out, and slides where there is one patient only.
         only: rows with `COLUMN=VALUE` alone are judged, such as label_agree3=1.
         spatial: also measure how distance in tissue shows in distance of embeddings (ADDR); alone where no label is
             named and neither `label` nor `diagnosis` is there.
@@ -76,6 +83,16 @@ class EntrySpec:
     without: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("an entry needs a name")
+        if self.name in FLOORS or self.name.split()[0] == RANDOM:
+            raise ValueError(f"an entry cannot be called {self.name!r}: that is a floor")
+        if self.at_most is not None and self.at_most < FEWEST_TILES:
+            raise ValueError(f"{self.name}: at_most is at least {FEWEST_TILES}, not {self.at_most}")
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise ValueError(f"{self.name}: mpp is a positive number, not {self.mpp}")
+
 
 @dataclass(frozen=True, slots=True)
 class ComparisonPlan:
@@ -104,7 +121,7 @@ class ComparisonPlan:
             raise ValueError("a comparison needs at least one task and one entry")
         names = [entry.name for entry in self.entries]
         if len(set(names)) < len(names):
-            raise ValueError(f"two entries have one name: {', '.join(sorted(names))}")
+            raise ValueError(f"two entries have one name, name each once: {', '.join(sorted(names))}")
         titles = [task.title for task in self.tasks]
         if len(set(titles)) < len(titles):
             raise ValueError(f"two tasks have one name, give them others: {', '.join(sorted(titles))}")
@@ -194,20 +211,21 @@ def simple_plan(
     learned_from = train or works
     if each_cohort:
         trained_on += [(work,) for work in learned_from]
-    entries = []
-    for recipe in recipes:
-        for mpp in mpps or (None,):
-            for count in counts or (None,):
-                for cohort in trained_on:
-                    parts = [Path(recipe).stem]
-                    parts += [f"{mpp:g} mpp"] if mpp else []
-                    parts += [f"{count} tiles"] if count else []
-                    parts += [f"on {Path(cohort[0]).resolve().name}"] if cohort else []
-                    entries.append(EntrySpec(", ".join(parts), recipe, train=cohort, at_most=count, mpp=mpp))
-    if not entries:
+    if not recipes:
         raise RecipeError("there is nothing to compare", "compare", "Name recipes with --recipes simclr,byol.")
     try:
+        varied = product(recipes, mpps or (None,), counts or (None,), trained_on)
+        entries = tuple(_named(*one) for one in varied)
         tasks = tuple(TaskSpec(work=work, **task) for work in works)
-        return ComparisonPlan(tasks, tuple(entries), train, settings, device, seed)
+        return ComparisonPlan(tasks, entries, train, settings, device, seed)
     except ValueError as error:
-        raise RecipeError(str(error), "compare", "Name each recipe and workspace once, or write a --plan.") from error
+        raise RecipeError(str(error), "compare", "Correct the options, or write a --plan.") from error
+
+
+def _named(recipe: str, mpp: float | None, count: int | None, cohort: tuple[str, ...]) -> EntrySpec:
+    """An entry called after what is varied."""
+    parts = [Path(recipe).stem]
+    parts += [] if mpp is None else [f"{mpp:g} mpp"]
+    parts += [] if count is None else [f"{count} tiles"]
+    parts += [f"on {Path(cohort[0]).resolve().name}"] if cohort else []
+    return EntrySpec(", ".join(parts), recipe, train=cohort, at_most=count, mpp=mpp)

@@ -267,8 +267,8 @@ class _Judge:
 
     def _label_free(self) -> list[dict[str, Any]]:
         gathered = self._gathered
-        groups = {"slide": gathered.slide}
-        if len(set(gathered.patient)) < len(set(gathered.slide)):
+        groups = {"slide": gathered.picture}
+        if len(set(gathered.patient)) < len(set(gathered.picture)):
             groups["patient"] = gathered.patient
         if any(gathered.site):
             groups["site"] = gathered.site

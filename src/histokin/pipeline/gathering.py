@@ -25,13 +25,15 @@ class Gathered:
         encoder: name of the encoder under evaluation.
         main: its embeddings.
         floors: (n, d) by floor; several for a floor of several seeds.
-        patient, site: (n,) object, of each tile.
+        patient, picture, site: (n,) object, what is left out with each tile by patient, slide and site. Slides of the
+            same content count as one slide of one site; `slide` is what the user calls them.
     """
 
     encoder: str
     main: Embeddings
     floors: dict[str, list[NDArray[np.float32]]]
     patient: NDArray[np.object_]
+    picture: NDArray[np.object_]
     site: NDArray[np.object_]
 
     @property
@@ -43,6 +45,11 @@ class Gathered:
     def slide(self) -> NDArray[np.object_]:
         """(n,) slide id of each tile."""
         return np.array(self.main.slides, object)[self.main.slide]
+
+    @property
+    def units(self) -> dict[str, NDArray[np.object_]]:
+        """What is left out together, by the word for it."""
+        return {"patient": self.patient, "slide": self.picture, "site": self.site}
 
     def bags(self, features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Split rows into one bag a slide."""
@@ -65,12 +72,14 @@ def gather(tiling: Tiling, store: Path, floors: Mapping[str, Sequence[Path]]) ->
     of_tile = np.concatenate([table.numpy("patient")[ids] for table, ids in _tables(tiling, main)])
     slide = np.array(main.slides, object)[main.slide]
     patient = np.array([units.of_tile(s, p) for s, p in zip(slide, of_tile, strict=True)], object)
+    picture = np.array([units.picture[s] for s in slide], object)
     return Gathered(
         encoder=opened.encoder,
         main=main,
         floors={name: [_aligned(path, main) for path in paths] for name, paths in floors.items()},
         patient=patient,
-        site=np.array([sites[s] for s in slide], object),
+        picture=picture,
+        site=np.array([sites[s] for s in picture], object),
     )
 
 
@@ -137,7 +146,7 @@ def _tables(tiling: Tiling, rows: Embeddings) -> Iterator[tuple[TileTable, NDArr
 
 def tile_items(gathered: Gathered, labels: NDArray[np.object_]) -> Items:
     """The tiles as items of an evaluation."""
-    return Items.of(labels, gathered.patient, gathered.slide, gathered.site)
+    return Items.of(labels, gathered.patient, gathered.picture, gathered.site)
 
 
 def slide_items(tiling: Tiling, gathered: Gathered, column: str) -> Items:
@@ -147,6 +156,6 @@ def slide_items(tiling: Tiling, gathered: Gathered, column: str) -> Items:
     return Items.of(
         [r.labels.get(column, "") for r in records],
         gathered.patient[gathered.main.first],
-        [r.slide for r in records],
-        [r.site for r in records],
+        gathered.picture[gathered.main.first],
+        gathered.site[gathered.main.first],
     )

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histokin.artefacts import Receipt, digest_of
-from histokin.cohort import leave_out_units
+from histokin.cohort import Cohort, leave_out_units
 from histokin.errors import RecipeError, SlideError, TrainingError
-from histokin.learn.pixels import JoinedPixels, Labels, Places, SomePixels, digest_known
+from histokin.learn.pixels import JoinedPixels, Labels, Places, SomePixels, digest_known, numbered
 from histokin.pipeline.gathering import PURE
 from histokin.progress import Reporter, silent
 from histokin.streams import stream
@@ -86,8 +87,13 @@ class CohortPixels:
             patients = table.numpy("patient")[rows]
             owners.append(np.array([units.of_tile(record.slide, patient) for patient in patients], object))
         self.units = np.concatenate(owners)
+        sites = {record.slide: record.site for record in tiling.cohort.records}
+        pictures = [units.picture[record.slide] for record in records]
         self._slide_names = np.array([record.slide for record in records], object)
-        self._sites = np.array([record.site for record in records], object)
+        self._pictures = np.unique(pictures, return_inverse=True)[1]
+        self._sites = np.array([sites[picture] for picture in pictures], object)
+        contents = contents_of(tiling.cohort)
+        self._contents = [contents[record.slide] for record in records]
         known = [each for each in centres if each is not None]
         pitch = np.full(len(packed), tiling.pitch_um)
         self.places = Places(np.concatenate(known), pitch) if len(known) == len(centres) else None
@@ -103,6 +109,15 @@ class CohortPixels:
     def sites(self) -> NDArray[np.object_]:
         """(n,) object, where each tile's slide was scanned."""
         return self._sites[self.slides]
+
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """(n,) the number of each tile's picture: slides of the same content are one."""
+        return self._pictures[self.slides]
+
+    def contents(self, rows: NDArray[np.int64]) -> frozenset[str]:
+        """What identifies the slides that some tiles lie on, across workspaces; see `contents_of`."""
+        return frozenset().union(*(self._contents[number] for number in np.unique(self.slides[rows])))
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -171,6 +186,33 @@ def pack_cohort(
     return CohortPixels(PackedTiles(folder, tiling.spec, receipts, margin), tiling, label, tuple(lost))
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingTiles:
+    """What is trained on.
+
+    Attributes:
+        source: the tiles.
+        contents: of the slides that they lie on, see `contents_of`.
+        notes: of slides that could not be read.
+    """
+
+    source: "PixelSource"
+    contents: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def contents_of(cohort: Cohort) -> dict[str, frozenset[str]]:
+    """What identifies each slide in any workspace: the key of its content, and the files that its pixels come from.
+
+    The same picture may be a slide here and cut into ready tiles there, under other keys.
+    """
+    root = cohort.root.resolve()
+    found = {record.slide: {record.content_key} - {""} for record in cohort.records}
+    for part in cohort.tiles or cohort.records:
+        found[part.slide].add(str(root / part.path))
+    return {slide: frozenset(names) for slide, names in found.items()}
+
+
 @contextmanager
 def training_pixels(
     places: Sequence[tuple[Workspace, Tiling]],
@@ -179,8 +221,8 @@ def training_pixels(
     *,
     without: Without | None = None,
     at_most: int | None = None,
-) -> "Iterator[tuple[PixelSource, tuple[str, ...]]]":
-    """The tiles of one or several workspaces as one source, and notes of what it lacks, open for a block.
+) -> "Iterator[TrainingTiles]":
+    """The tiles of one or several workspaces as one source, open for a block.
 
     Args:
         places: workspaces with their tilings; several are trained on together.
@@ -203,17 +245,24 @@ def training_pixels(
         rows = np.arange(len(source))
         if without is not None:
             column = {"slide": "slide_names", "patient": "units", "site": "sites"}[without.unit]
-            rows = _kept(np.concatenate([getattr(one, column) for one in opened]), without)
+            names = np.concatenate([getattr(one, column) for one in opened])
+            rows = _kept(names, numbered([one.pictures for one in opened]), without)
         if at_most is not None and at_most < len(rows):
             rows = np.sort(stream(recipe.seed, "some tiles").permutation(rows)[:at_most])
-        notes = tuple(note for one in opened for note in one.notes)
-        yield source if len(rows) == len(source) else SomePixels(source, rows), notes
+        first = np.cumsum([0, *(len(one) for one in opened)])
+        parts = [rows[(rows >= a) & (rows < b)] - a for a, b in pairwise(first)]
+        yield TrainingTiles(
+            source if len(rows) == len(source) else SomePixels(source, rows),
+            frozenset().union(*(one.contents(part) for one, part in zip(opened, parts, strict=True))),
+            tuple(note for one in opened for note in one.notes),
+        )
     finally:
         for one in opened:
             one.close()
 
 
-def _kept(names: NDArray[np.object_], without: Without) -> NDArray[np.int64]:
+def _kept(names: NDArray[np.object_], pictures: NDArray[np.int64], without: Without) -> NDArray[np.int64]:
+    """Rows of what is not named, nor on a slide of the same content as what is."""
     known = set(names.tolist())
     unknown = sorted(without.names - known)
     if unknown:
@@ -222,7 +271,15 @@ def _kept(names: NDArray[np.object_], without: Without) -> NDArray[np.int64]:
             "pretrain",
             f"There are: {', '.join(sorted(map(str, known))[:20])}.",
         )
-    rows = np.flatnonzero(~np.isin(names.astype(str), sorted(without.names)))
+    is_named = np.isin(names.astype(str), sorted(without.names))
+    rows = np.flatnonzero(~is_named & ~_is_repeated(pictures, is_named, without.unit))
     if not len(rows):
         raise TrainingError(f"no tile is left without these {without.unit}s", "pretrain", "Name fewer of them.")
     return rows.astype(np.int64)
+
+
+def _is_repeated(pictures: NDArray[np.int64], is_named: NDArray[np.bool_], unit: str) -> NDArray[np.bool_]:
+    """Rows on slides of the same content as one that is kept out."""
+    if unit == "patient":  # patients who share a picture are one unit already
+        return np.zeros(len(pictures), bool)
+    return np.isin(pictures, np.unique(pictures[is_named]))

@@ -184,6 +184,4 @@ def _search_slides(
 def _groups(gathered: Gathered, exclude: Exclude) -> np.ndarray | None:
     if exclude == "self":
         return None
-    return (
-        gathered.main.slide if exclude == "slide" else np.unique(gathered.patient.astype(str), return_inverse=True)[1]
-    )
+    return np.unique(gathered.units[exclude].astype(str), return_inverse=True)[1]

@@ -18,9 +18,9 @@ from histokin.workspace import Workspace
 
 if TYPE_CHECKING:
     from histokin.embeddings import EmbedOutcome, TileEmbedder
-    from histokin.learn import PixelSource, Recipe, TrainingResult
+    from histokin.learn import Recipe, TrainingResult
     from histokin.learn.trainer import OnEvent
-    from histokin.pipeline.packing import Without
+    from histokin.pipeline.packing import TrainingTiles, Without
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,39 +144,35 @@ def pretrain(
     from histokin.pipeline.packing import training_pixels
 
     places = [(work, tiling), *((other, open_tiling(other)) for other in map(Workspace.open, also))]
-    with training_pixels(places, recipe, report, without=without, at_most=at_most) as (pixels, notes):
-        folder = work.run(name)
-        return train(pixels, recipe, folder, report, device=device, replace=replace, notes=notes, on_event=on_event)
+    with training_pixels(places, recipe, report, without=without, at_most=at_most) as tiles:
+        return train(tiles, recipe, work.run(name), report, device=device, replace=replace, on_event=on_event)
 
 
 def train(
-    pixels: "PixelSource",
+    tiles: "TrainingTiles",
     recipe: "Recipe",
     folder: Path,
     report: Reporter = silent,
     *,
     device: str = "auto",
     replace: bool = False,
-    notes: Sequence[str] = (),
     on_event: "OnEvent | None" = None,
 ) -> "TrainingResult":
-    """`learn.pretrain`, which with `replace` sets a finished run of another recipe or other tiles aside.
-
-    `notes` go before the result's own.
-    """
+    """`learn.pretrain`, which with `replace` sets a finished run of another recipe or other tiles aside."""
     from histokin.learn import pretrain as run
     from histokin.learn.checkpoint import CheckpointMismatch
 
+    notes = list(tiles.notes)
     try:
-        result = run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
+        result = run(tiles.source, recipe, folder, report=report, device=device, on_event=on_event)
     except CheckpointMismatch:
         finished = folder / "result.json"
         if not replace or not finished.exists():
             raise  # an unfinished run of another recipe is hours that one wrong flag must not cost
         aside = set_aside(folder, digest_file(finished)[:8])
-        result = run(pixels, recipe, folder, report=report, device=device, on_event=on_event)
-        kept = f"run {folder.name} was made by another recipe or from other tiles: kept as {aside.name}, trained anew"
-        notes = [*notes, kept]
+        result = run(tiles.source, recipe, folder, report=report, device=device, on_event=on_event)
+        kept = f"kept as {aside.name}, trained anew"
+        notes.append(f"run {folder.name} was made by another recipe or from other tiles: {kept}")
     return replace_fields(result, notes=(*notes, *result.notes))
 
 

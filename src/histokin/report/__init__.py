@@ -13,6 +13,8 @@ from histokin.report.comparison import (
     Lookup,
 )
 from histokin.report.comparison_page import render_comparison, write_comparison
+from histokin.report.comparison_text import comparison_text
+from histokin.report.comparison_verdicts import best_floor
 from histokin.report.document import (
     CohortSection,
     EvaluationSection,
@@ -51,6 +53,8 @@ __all__ = [
     "SlideCard",
     "TrainingSection",
     "Value",
+    "best_floor",
+    "comparison_text",
     "render_comparison",
     "render_page",
     "write_comparison",

@@ -73,6 +73,8 @@ class ComparedTask:
         refusals: sentences on what could not be measured, and why.
         lookups: retrieval, drawn by the seed.
         lookup_note: how they were drawn, or why there are none.
+        transductive: by entry, the share of the judged slides that it met in training, their labels unused; {} where
+            that is not known.
     """
 
     title: str
@@ -89,6 +91,7 @@ class ComparedTask:
     refusals: list[str] = field(default_factory=list)
     lookups: list[Lookup] = field(default_factory=list)
     lookup_note: str = ""
+    transductive: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

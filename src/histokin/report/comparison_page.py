@@ -10,7 +10,7 @@ from histokin.report import figures, palette, wording
 from histokin.report.comparison import ComparisonDocument
 from histokin.report.comparison_scaling import cohort_views, scalings
 from histokin.report.comparison_verdicts import SIGNS, STANDINGS, n_differences
-from histokin.report.comparison_words import metric_name, summary
+from histokin.report.comparison_words import metric_name, summary, transduction
 from histokin.report.page import asset, content_policy, environment
 
 
@@ -39,6 +39,7 @@ def render_comparison(document: ComparisonDocument) -> str:
         "signs": SIGNS,
         "standings": STANDINGS,
         "metric_name": metric_name,
+        "transduction": transduction,
         "style": Markup(style),  # noqa: S704 - our own files, no data in them
         "script": Markup(script),  # noqa: S704 - likewise
         "policy": content_policy(script),

@@ -57,7 +57,7 @@ _TILES = _Axis(
     "number of tiles",
     "tiles learned from",
     "tiles",
-    "The same recipe and number of steps on fewer tiles: fewer tiles are seen more often.",
+    "The same recipe on fewer tiles: fewer tiles are seen more often.",
     lambda entry: entry.n_tiles if entry.n_tiles is not None else entry.at_most,
     lambda entry: (entry.recipe, *entry.settings, "|", *entry.train, "|", entry.mpp, *entry.without),
 )
@@ -153,7 +153,7 @@ class CohortView:
 
 
 def cohort_views(document: ComparisonDocument) -> list[CohortView]:
-    """For each task and each group of entries that differ in their cohorts alone: the first metric of each measure."""
+    """For each task, each group of entries that differ in their cohorts alone, and each metric."""
     groups: dict[tuple[object, ...], list[ComparedEntry]] = {}
     for entry in document.entries:
         shared = (entry.recipe, *entry.settings, "|", entry.at_most, entry.mpp, *entry.without)
@@ -167,13 +167,14 @@ def cohort_views(document: ComparisonDocument) -> list[CohortView]:
     for task in document.tasks:
         for members in several:
             for measure in task.measures:
-                view = _cohort_view(task, measure, members)
-                found += [view] if view else []
+                views = [_cohort_view(task, measure, metric, members) for metric in measure.metrics]
+                found += [view for view in views if view]
     return found
 
 
-def _cohort_view(task: ComparedTask, measure: ComparedMeasure, members: list[ComparedEntry]) -> CohortView | None:
-    metric = measure.metrics[0] if measure.metrics else ""
+def _cohort_view(
+    task: ComparedTask, measure: ComparedMeasure, metric: str, members: list[ComparedEntry]
+) -> CohortView | None:
     by_name = {row.name: row for row in measure.rows if metric in row.values}
     shown = [entry for entry in members if entry.name in by_name]
     if len(shown) < 2:

@@ -43,12 +43,27 @@ def summary(document: ComparisonDocument) -> str:
     trained = list(dict.fromkeys(name for entry in entries for name in entry.train))
     steps, batches = [e.steps for e in entries], [e.batch for e in entries]
     one = "An encoder" if len(entries) == 1 else f"{len(entries)} encoders"
+    supervised = [entry.name for entry in entries if entry.method == "supervised"]
+    how = f"without labels ({wording.joined(supervised)}: with them)" if supervised else "without labels"
     from_recipes = f"recipe{'' if len(recipes) == 1 else 's'} {wording.joined(recipes)}"
     return (
-        f"{one} ({from_recipes}), trained without labels on tiles of {wording.joined(trained)} for "
+        f"{one} ({from_recipes}), trained {how} on tiles of {wording.joined(trained)} for "
         f"{_range(steps, 'step')} of {_range(batches, 'tile')} each, judged frozen on "
         f"{wording.counted(n_tasks, 'task')} beside floors that need no training."
     )
+
+
+def transduction(task: ComparedTask) -> str:
+    """Which entries had met the judged slides in training; "" where that is not known."""
+    met = {name: share for name, share in task.transductive.items() if share}
+    if not task.transductive:
+        return ""
+    if not met:
+        return "No entry met the judged slides in training."
+    if len(met) == len(task.transductive) and min(met.values()) == 1:
+        return "All entries are transductive: they learned, without these labels, from the very slides that are judged."
+    named = [name if share == 1 else f"{name} ({100 * share:.0f} % of the slides)" for name, share in met.items()]
+    return f"Transductive, that is trained, without these labels, on slides that are judged: {'; '.join(named)}."
 
 
 def _range(values: Sequence[int], noun: str) -> str:

@@ -101,5 +101,5 @@ def command(
     if as_json:
         show_json(found.document)
     else:
-        click.echo(found.to_text())
+        click.echo(found.text)
         click.echo(f"\nPage: {found.page}")
