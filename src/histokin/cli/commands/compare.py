@@ -38,7 +38,7 @@ def _refuse_beside_a_plan(ctx: click.Context) -> None:
 @click.option("--steps", type=click.IntRange(1), help="Or its length in steps.")
 @click.option("--label", default="", help="Column of classes to judge by [default: label, then diagnosis].")
 @click.option("--value", default="", help="Column of numbers to judge by, instead.")
-@click.option("--cluster", default="", help="Column of what intervals resample [default: what is left out].")
+@click.option("--cluster", default="", help="What intervals resample: patient, slide, site, a column.")
 @click.option("--spatial", is_flag=True, help="Also measure how distance in tissue shows in distance of embeddings.")
 @leave_out_option
 @click.option("--train", type=FOLDER, multiple=True, help="Workspaces to learn from [default: WORKS]; repeatable.")
