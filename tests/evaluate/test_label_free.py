@@ -4,34 +4,46 @@ import numpy as np
 import pytest
 
 from histokin.errors import StoreError
+from histokin.evaluate.items import sample_queries
 from histokin.evaluate.label_free import (
     alignment,
     label_free,
     mean_cosine,
-    participation_ratio,
     purity,
     purity_chance,
-    rankme,
     spread,
     uniformity,
 )
+from histokin.evaluate.spectrum import alpha_req, participation_ratio, rankme
 from histokin.search import top_k
 
 
 def test_set_f1_gives_the_golden_measures(golden, f1):
     expected = golden["label_free_F1"]["expected"]
-    assert rankme(f1.x) == pytest.approx(expected["rankme"], abs=1e-7)
-    assert rankme(f1.x, is_centred=True) == pytest.approx(expected["rankme_centred"], abs=1e-7)
-    assert participation_ratio(f1.x) == pytest.approx(expected["participation_ratio"], abs=1e-7)
     assert alignment(f1.x[::2], f1.x[1::2]) == pytest.approx(expected["alignment"], abs=1e-7)
     assert uniformity(f1.x, block=37) == pytest.approx(expected["uniformity_t2"], abs=1e-7)
     assert mean_cosine(f1.x) == pytest.approx(expected["mean_cosine"], abs=1e-7)
     assert spread(f1.x) == pytest.approx(expected["std_unit_sqrt_d"], abs=1e-7)
 
 
-def test_rankme_meets_the_hand_case(golden):
-    case = golden["rankme_tiny"]
-    assert rankme(np.array(case["input"]["Z"])) == pytest.approx(case["expected"]["rankme"])
+def test_the_spectrum_is_that_of_the_rows_used(golden, f1):
+    measured, expected = label_free(f1.x), golden["label_free_F1"]["expected"]
+    assert measured.rankme == pytest.approx(expected["rankme"], abs=1e-7)
+    assert measured.rankme_centred == pytest.approx(expected["rankme_centred"], abs=1e-7)
+    assert measured.participation_ratio == pytest.approx(expected["participation_ratio"], abs=1e-7)
+    assert measured.alpha_req == alpha_req(f1.x)
+    drawn = label_free(f1.x, groups={"patient": f1.patient}, max_rows=48)
+    rows = sample_queries(f1.patient, 48, 0)
+    assert drawn.alpha_req == alpha_req(f1.x[rows]) != measured.alpha_req
+    assert drawn.rankme == rankme(f1.x[rows])
+    assert drawn.participation_ratio == participation_ratio(f1.x[rows])
+
+
+def test_a_low_rank_has_no_decay_whatever_it_is_stored_as():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 8)) @ rng.normal(size=(8, 64)) + 3
+    for dtype in (np.float16, np.float32, np.float64):
+        assert np.isnan(label_free(x.astype(dtype)).alpha_req)
 
 
 @pytest.mark.parametrize("leave_out", ["self", "slide", "patient"])

@@ -1,4 +1,4 @@
-"""Quality of embeddings without labels: rank, spread, collapse, and who the neighbours are.
+"""Quality of embeddings without labels: spectrum, spread, collapse, and who the neighbours are.
 
 All ranks depend on N and d: print both beside them. Sums are float64 whatever the input.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from histokin.evaluate.spectrum import alpha_req, participation_ratio, rankme
 from histokin.search import top_k
 from histokin.streams import stream
 
@@ -24,6 +25,8 @@ class LabelFree:
         rankme: effective number of dimensions, raw.
         rankme_centred: after the mean is taken away.
         participation_ratio: (sum lambda)^2 / sum lambda^2 of the covariance.
+        alpha_req: decay of the spectrum over eigenvalues 11 to 100 at most; about 1 is good, far above collapsed, far
+            below noise. NaN where the rank is below 12.
         uniformity: about -4 on a full sphere, 0 when collapsed.
         mean_cosine: of all pairs; near 1 when collapsed to a point.
         spread: mean per-dimension sd of unit vectors times sqrt(d); 1 = spread evenly.
@@ -39,6 +42,7 @@ class LabelFree:
     rankme: float
     rankme_centred: float
     participation_ratio: float
+    alpha_req: float
     uniformity: float
     mean_cosine: float
     spread: float
@@ -84,6 +88,7 @@ def label_free(
         rankme=rankme(x),
         rankme_centred=effective,
         participation_ratio=participation_ratio(x),
+        alpha_req=alpha_req(features[rows]),  # as stored: their type says what is rounding
         uniformity=uniformity(unit),
         mean_cosine=cosine,
         spread=spread(unit),
@@ -93,27 +98,6 @@ def label_free(
         purity_chance={name: purity_chance(column[rows]) for name, column in columns.items()},
         k=found.shape[1],
     )
-
-
-def rankme(features: np.ndarray, *, is_centred: bool = False) -> float:
-    """Entropy of the singular values, raised to exp (RankMe, Garrido et al. 2023): p_k = sigma_k / sum sigma + 1e-7.
-
-    Raw by default: neither centred nor normalised. 0 where all vectors are zero (after centring: all alike).
-    """
-    x = np.asarray(features, dtype=np.float64)
-    sigma = np.linalg.svd(x - x.mean(axis=0) if is_centred else x, compute_uv=False)
-    if sigma.sum() <= 1e-12 * max(1.0, np.abs(x).max()):
-        return 0.0
-    p = sigma / sigma.sum() + 1e-7
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def participation_ratio(features: np.ndarray) -> float:
-    """(sum lambda)^2 / sum lambda^2 of the covariance: 1 for a line, d for a ball, NaN for a point."""
-    x = np.asarray(features, dtype=np.float64)
-    covariance = np.atleast_2d(np.cov(x, rowvar=False))
-    squares = (covariance**2).sum()
-    return float(np.trace(covariance) ** 2 / squares) if squares > 0 else math.nan
 
 
 def alignment(first: np.ndarray, second: np.ndarray) -> float:
