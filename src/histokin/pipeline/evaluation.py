@@ -278,7 +278,7 @@ class _Judge:
             ("effective rank", found.rankme_centred, "dimensions in use (RankMe, centred); near 1 when collapsed"),
             ("RankMe", found.rankme, "the same before the mean is taken away"),
             ("participation ratio", found.participation_ratio, "dimensions that carry the variance"),
-            ("alpha-ReQ", found.alpha_req, "decay of the spectrum; about 1 is good, far above collapsed, far below noise"),
+            ("alpha-ReQ", found.alpha_req, "decay of the spectrum; 1 is good, far above collapsed, far below noise"),
             ("uniformity", found.uniformity, "lower is more even; about -4 on a full sphere, 0 when collapsed"),
             ("mean cosine", found.mean_cosine, "of all pairs; near 1 when all vectors are alike"),
             ("spread", found.spread, "1 when unit vectors fill all dimensions evenly, 0 when collapsed"),
