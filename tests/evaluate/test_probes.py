@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from histokin.artefacts import plain
 from histokin.errors import EvaluationError, StoreError
@@ -24,7 +25,8 @@ from histokin.evaluate import (
 from histokin.evaluate.probes.linear import C_GRID, fit, logistic, probabilities
 from histokin.evaluate.probes.outcome import Part, class_task, scaled
 from histokin.evaluate.probes.ridge import ALPHAS, _path
-from histokin.evaluate.probes.run import run_probe
+from histokin.evaluate.probes.run import run_probe, svm_probe
+from histokin.evaluate.probes.svm import SVMProbe
 
 GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 
@@ -192,6 +194,36 @@ def test_a_class_of_one_group_is_never_predicted_there_and_this_is_told():
         rare = next(line for line in probed.per_class if line.label == "rare")
         assert (rare.recall, rare.n_rows, rare.n_clusters) == (0.0, 4, 1)
         assert any("With p3 held out no row of rare" in said for said in probed.warnings)
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_margins_claim_no_probabilities(kernel):
+    x, label, patient = world(n_patients=5, signal=3.0)
+    label = ["rare" if p == "p3" and i % 3 == 0 else one for i, (one, p) in enumerate(zip(label, patient, strict=True))]
+    probed = svm_probe(x, label, patient, probe=SVMProbe(kernel=kernel, c=1.0, gamma=0.1 if kernel == "rbf" else None))
+    assert [f.metric for f in probed.figures] == ["balanced_accuracy", "accuracy", "macro_f1", "macro_auc"]
+    (outcome,) = probed.outcomes["features"]
+    assert outcome.probabilities is None
+    assert (outcome.predicted == outcome.margins.argmax(axis=1)).all()
+    own = np.array(patient) == "p3"
+    assert (outcome.margins[own, 2] == -np.inf).all()  # nobody else has it
+    areas = [
+        roc_auc_score([one == name for one in label], np.maximum(outcome.margins[:, code], -1e9))
+        for code, name in enumerate(("c0", "c1", "rare"))
+    ]
+    assert probed.figure("macro_auc").value == pytest.approx(np.mean(areas))
+    assert [line.auc for line in probed.per_class] == pytest.approx(areas)
+    line = probed.prediction_rows("features")[0]
+    assert line["margin c0"] == outcome.margins[0, 0]
+    assert {fold.gamma for fold in outcome.folds} == {0.1 if kernel == "rbf" else None}
+    assert json.dumps(probed.to_json())
+
+
+def test_an_approximated_kernel_is_told(monkeypatch):
+    monkeypatch.setattr("histokin.evaluate.probes.svm.MOST_EXACT", 20)
+    x, label, patient = world(n_patients=4)
+    probed = compare_probes({"e": x}, label, patient, probe=SVMProbe(kernel="rbf", c=1.0, gamma=0.1))
+    assert any("e: 4 of 4 folds had more than 20000 rows to fit on, so the kernel" in said for said in probed.warnings)
 
 
 def test_a_training_part_of_one_class_answers_with_it():

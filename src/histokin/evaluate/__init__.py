@@ -16,10 +16,13 @@ from histokin.evaluate.probes import (
     Probed,
     RidgeProbe,
     Split,
+    SVMProbe,
     compare_probes,
+    few_shot,
     knn_probe,
     linear_probe,
     ridge_probe,
+    svm_probe,
 )
 from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides, rank_items
 from histokin.evaluate.results import ClassResult, Evaluation, Result
@@ -45,6 +48,7 @@ __all__ = [
     "Result",
     "Retrieved",
     "RidgeProbe",
+    "SVMProbe",
     "Spatial",
     "Split",
     "VoteRule",
@@ -52,6 +56,7 @@ __all__ = [
     "compare_spatial",
     "evaluate_retrieval",
     "evaluate_slides",
+    "few_shot",
     "floor_distance",
     "knn_probe",
     "label_free",
@@ -60,4 +65,5 @@ __all__ = [
     "rank_items",
     "ridge_probe",
     "shuffled_labels_control",
+    "svm_probe",
 ]

@@ -72,6 +72,8 @@ class Fold:
             stands in.
         is_converged: False where the solver ran out of steps.
         missing: classes that the training part lacks; they were never predicted here.
+        gamma: in use by an RBF kernel; None elsewhere.
+        is_approximate: the kernel was approximated, there being too many rows to fit on.
     """
 
     held_out: tuple[str, ...]
@@ -82,6 +84,8 @@ class Fold:
     is_unchosen: bool = False
     is_converged: bool = True
     missing: tuple[str, ...] = ()
+    gamma: float | None = None
+    is_approximate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +93,10 @@ class Predicted:
     """A probe's answer for one held-out part.
 
     Attributes:
-        values: (n, C) float64 probabilities, or (n,) values.
+        values: (n, C) float64 probabilities or margins, or (n,) values.
         setting: see `Fold`.
-        is_at_edge, is_unchosen, is_converged: see `Fold`.
+        is_at_edge, is_unchosen, is_converged, gamma, is_approximate: see `Fold`.
+        is_probability: False where (n, C) values are margins, which only rank rows and classes.
     """
 
     values: np.ndarray
@@ -99,6 +104,9 @@ class Predicted:
     is_at_edge: bool = False
     is_unchosen: bool = False
     is_converged: bool = True
+    gamma: float | None = None
+    is_approximate: bool = False
+    is_probability: bool = True
 
 
 class Probe(Protocol):
@@ -106,7 +114,7 @@ class Probe(Protocol):
 
     @property
     def word(self) -> str:
-        """linear, ridge or knn."""
+        """linear, ridge, knn, svm or svm-rbf."""
         ...
 
     @property
@@ -144,13 +152,21 @@ class Outcome:
 
     Attributes:
         predicted: (N,) int64 class codes or float64 values.
-        probabilities: (N, C) float64 rows summing to 1; None for values.
+        probabilities: (N, C) float64 rows summing to 1; None for values and margins.
         folds: of the task, in order.
+        margins: (N, C) float64 of any scale, -inf for a class that its fold lacked; None where there are
+            probabilities, and for values.
     """
 
     predicted: np.ndarray
     probabilities: np.ndarray | None
     folds: tuple[Fold, ...]
+    margins: np.ndarray | None = None
+
+    @property
+    def by_class(self) -> np.ndarray | None:
+        """(N, C) what rows are ranked by within a class: probabilities or margins; None for values."""
+        return self.margins if self.probabilities is None else self.probabilities
 
 
 def scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

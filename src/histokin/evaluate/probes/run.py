@@ -33,6 +33,7 @@ from histokin.evaluate.probes.scores import (
     group_figures,
     probe_scores,
 )
+from histokin.evaluate.probes.svm import MOST_EXACT, N_LANDMARKS, SVMProbe
 from histokin.progress import Reporter, silent
 
 Features = np.ndarray | Sequence[np.ndarray]
@@ -107,13 +108,14 @@ class Probed:
                     "cluster": int(task.clusters[i]),
                     "fold": int(task.fold[i]),
                 }
-                if outcome.probabilities is None:
+                if outcome.by_class is None:
                     line |= {"truth": float(task.truth[i]), "predicted": float(outcome.predicted[i])}
                 else:
                     said = (task.truth[i], outcome.predicted[i])
                     line |= dict(zip(("truth", "predicted"), (task.classes[code] for code in said), strict=True))
-                    of_class = zip(task.classes, outcome.probabilities[i].tolist(), strict=True)
-                    line |= {f"p {label}": share for label, share in of_class}
+                    of_class = zip(task.classes, outcome.by_class[i].tolist(), strict=True)
+                    what = "margin" if outcome.probabilities is None else "p"
+                    line |= {f"{what} {label}": value for label, value in of_class}
                 lines.append(line)
         return lines
 
@@ -154,6 +156,24 @@ def knn_probe(
     )
 
 
+def svm_probe(
+    features: np.ndarray,
+    labels: Column,
+    groups: Column,
+    *,
+    probe: SVMProbe | None = None,
+    split: Split | None = None,
+    clusters: Column | None = None,
+    cluster: str | None = None,
+    seed: int = 0,
+) -> Probed:
+    """A support vector machine on one set of features, without NLL and ECE; see `compare_probes`."""
+    how = SVMProbe() if probe is None else probe
+    return _alone(
+        features, class_task(labels, groups, split=split or Split(), clusters=clusters, cluster=cluster), how, seed
+    )
+
+
 def ridge_probe(
     features: np.ndarray,
     values: Column,
@@ -177,7 +197,7 @@ def compare_probes(
     target: Column,
     groups: Column,
     *,
-    probe: LinearProbe | RidgeProbe | NeighbourProbe | None = None,
+    probe: LinearProbe | RidgeProbe | NeighbourProbe | SVMProbe | None = None,
     floors: Mapping[str, Features] | None = None,
     reference: str | None = None,
     split: Split | None = None,
@@ -191,7 +211,7 @@ def compare_probes(
 
     Args:
         encoders: (M, D) features by name.
-        target: (M,) labels (linear, knn) or numbers (ridge); rows without one are set aside.
+        target: (M,) labels (linear, knn, svm) or numbers (ridge); rows without one are set aside.
         groups: (M,) what is held out together: patient, slide, section, site (`split.unit` says which).
         probe: which one, and its settings; `LinearProbe()` by default.
         floors: features by the floors' names; a list of arrays (seeds of a random-weight encoder) counts as the mean
@@ -245,7 +265,7 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe) -> Outcome:
         )
     n_classes = len(task.classes)
     found = np.zeros((len(task), n_classes) if n_classes else len(task))
-    folds = []
+    is_probability, folds = True, []
     for fold in range(int(task.fold.max()) + 1):
         is_test = task.fold == fold
         train, test = x[~is_test], x[is_test]
@@ -253,7 +273,7 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe) -> Outcome:
             train, test = scaled(train, test)
         truth = task.truth[~is_test]
         said = probe.predict(Part(train, truth, task.groups[~is_test], n_classes, task.split.n_inner), test)
-        found[is_test] = said.values
+        found[is_test], is_probability = said.values, said.is_probability
         folds.append(
             Fold(
                 held_out=tuple(task.group_names[code] for code in np.unique(task.groups[is_test])),
@@ -264,15 +284,18 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe) -> Outcome:
                 is_unchosen=said.is_unchosen,
                 is_converged=said.is_converged,
                 missing=tuple(np.delete(task.classes, np.unique(truth)).tolist()) if n_classes else (),
+                gamma=said.gamma,
+                is_approximate=said.is_approximate,
             )
         )
     if not n_classes:
         return Outcome(found, None, tuple(folds))
-    return Outcome(found.argmax(axis=1), found, tuple(folds))
+    shares, margins = (found, None) if is_probability else (None, found)
+    return Outcome(found.argmax(axis=1), shares, tuple(folds), margins)
 
 
 def _alone(
-    features: np.ndarray, task: ProbeTask, probe: LinearProbe | RidgeProbe | NeighbourProbe, seed: int
+    features: np.ndarray, task: ProbeTask, probe: LinearProbe | RidgeProbe | NeighbourProbe | SVMProbe, seed: int
 ) -> Probed:
     return _compare({_ALONE: features}, {}, task, probe, None, len(task) + task.n_unlabelled, seed, silent)
 
@@ -281,7 +304,7 @@ def _compare(
     encoders: Mapping[str, np.ndarray],
     floors: Mapping[str, Features],
     task: ProbeTask,
-    probe: LinearProbe | RidgeProbe | NeighbourProbe,
+    probe: LinearProbe | RidgeProbe | NeighbourProbe | SVMProbe,
     reference: str | None,
     n_all: int,
     seed: int,
@@ -343,7 +366,7 @@ def _rows_of(name: str, features: np.ndarray, task: ProbeTask, n_all: int) -> np
 
 def _protocol(
     task: ProbeTask,
-    probe: LinearProbe | RidgeProbe | NeighbourProbe,
+    probe: LinearProbe | RidgeProbe | NeighbourProbe | SVMProbe,
     outcomes: Mapping[str, tuple[Outcome, ...]],
     seed: int,
 ) -> dict[str, Any]:
@@ -383,6 +406,10 @@ def _warnings(task: ProbeTask, outcomes: Mapping[str, tuple[Outcome, ...]]) -> t
             ([fold.is_at_edge for fold in folds], "took a setting at an end of the grid"),
             ([fold.is_unchosen for fold in folds], "had a single group to fit on, so a fixed setting was taken"),
             ([not fold.is_converged for fold in folds], "did not converge"),
+            (
+                [fold.is_approximate for fold in folds],
+                f"had more than {MOST_EXACT} rows to fit on, so the kernel was approximated by {N_LANDMARKS} of them",
+            ),
         ):
             if any(is_so):
                 said.append(f"{name}: {sum(is_so)} of {len(folds)} folds {what}.")

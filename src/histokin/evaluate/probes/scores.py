@@ -66,8 +66,8 @@ def probe_scores(task: ProbeTask, outcome: Outcome) -> tuple[Score, ...]:
     """All metrics of one outcome, the headline first.
 
     Classes: balanced_accuracy (mean recall), accuracy, macro_f1, macro_auc (mean one-against-rest area), nll (natural
-    logarithms, p not below 2.2e-16), ece (15 equal bins). A resample that lacks a class leaves it out of
-    balanced_accuracy and macro_f1, and leaves macro_auc undefined.
+    logarithms, p not below 2.2e-16), ece (15 equal bins); the last two of probabilities only. A resample that lacks a
+    class leaves it out of balanced_accuracy and macro_f1, and leaves macro_auc undefined.
     Values: r2 = 1 - SSE / SST, spearman over all rows, spearman_within (mean over the groups of `within`).
     """
     return _class_scores(task, outcome) if task.classes else _value_scores(task, outcome)
@@ -89,18 +89,24 @@ def chance_levels(task: ProbeTask) -> dict[str, float]:
 
 
 def _class_scores(task: ProbeTask, outcome: Outcome) -> tuple[Score, ...]:
-    truth, clusters, proba = task.truth, task.clusters, outcome.probabilities
-    if proba is None:
-        raise ValueError("an outcome of classes needs probabilities")
+    truth, clusters, ranked = task.truth, task.clusters, outcome.by_class
+    if ranked is None:
+        raise ValueError("an outcome of classes needs probabilities or margins")
     shape = (task.n_clusters, len(task.classes))
     right, predicted, true = confusion(truth, outcome.predicted, clusters, shape)
     sizes, n_rows, n_classes = true.sum(axis=1), len(task), len(task.classes)
-    nll = np.bincount(clusters, weights=-np.log(np.maximum(proba[np.arange(n_rows), truth], _LEAST_P)))
-    return (
+    ranking = (
         Score("balanced_accuracy", partial(_mean_recall, right, true), (right / true.sum(axis=0)).sum(1) / n_classes),
         Score("accuracy", ratio(right.sum(axis=1), sizes), right.sum(axis=1) / n_rows, sizes),
         Score("macro_f1", lambda weights: macro_f1(weights @ right, weights @ predicted, weights @ true)),
-        Score("macro_auc", macro_auc(proba, truth, clusters, task.n_clusters)),
+        Score("macro_auc", macro_auc(ranked, truth, clusters, task.n_clusters)),
+    )
+    proba = outcome.probabilities
+    if proba is None:
+        return ranking
+    nll = np.bincount(clusters, weights=-np.log(np.maximum(proba[np.arange(n_rows), truth], _LEAST_P)))
+    return (
+        *ranking,
         Score("nll", ratio(nll, sizes), nll / n_rows),
         Score("ece", expected_calibration_error(proba, truth, clusters, task.n_clusters)),
     )
@@ -311,9 +317,7 @@ def class_figures(name: str, task: ProbeTask, outcomes: tuple[Outcome, ...]) -> 
         hits = np.mean([o.predicted == code for o in outcomes], axis=0)[own]
         clusters = np.unique(task.clusters[own], return_inverse=True)[1]
         sizes = np.bincount(clusters).astype(np.float64)
-        areas = [
-            _area(o.probabilities[:, code], own, everyone, 1)(one)[0] for o in outcomes if o.probabilities is not None
-        ]
+        areas = [_area(o.by_class[:, code], own, everyone, 1)(one)[0] for o in outcomes if o.by_class is not None]
         right, predicted, true = counts[:, code]
         lines.append(
             ClassFigure(
