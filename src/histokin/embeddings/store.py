@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histokin.embeddings.file import SlideEmbeddings, read_embeddings
+from histokin.embeddings.foreign import is_foreign, read_foreign
 from histokin.errors import EncoderMismatch, StoreError
 
 
@@ -79,7 +80,9 @@ class EmbeddingStore:
         self._paths = _finished(self.folder)
         if not self._paths:
             raise StoreError("no embeddings here", self.folder, "Make them with `histokin embed`.")
-        self._first = read_embeddings(self._paths[0]).attrs
+        # One kind a folder: a file of ours among foreign ones, or the reverse, is refused by name.
+        self._read = read_foreign if is_foreign(self._paths[0]) else read_embeddings
+        self._first = self._read(self._paths[0]).attrs
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -103,7 +106,7 @@ class EmbeddingStore:
             EncoderMismatch: a file was made by another encoder or from other tiles.
         """
         for path in self._paths:
-            found = read_embeddings(path)
+            found = self._read(path)
             self._check(path, found.attrs)
             yield found
 

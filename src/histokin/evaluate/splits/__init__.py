@@ -1,0 +1,49 @@
+"""Splits: who learns, who chooses and who is judged, never one patient in two roles; and the search for leaks."""
+
+from histokin.evaluate.splits.clam import (
+    ClamSplit,
+    clam_split_of,
+    import_clam_splits,
+    parse_clam_descriptor,
+    parse_clam_split,
+    render_clam_descriptor,
+    render_clam_split,
+)
+from histokin.evaluate.splits.leaks import Finding, LeakReport, dhash, find_leaks, near_duplicates
+from histokin.evaluate.splits.making import (
+    NestedSplit,
+    inner_folds,
+    leave_one_out,
+    monte_carlo,
+    nested,
+    stratified_folds,
+)
+from histokin.evaluate.splits.sites import SiteFolds, preserved_site_folds, preserved_sites
+from histokin.evaluate.splits.table import PARTS, SplitItems, SplitTable
+
+__all__ = [
+    "PARTS",
+    "ClamSplit",
+    "Finding",
+    "LeakReport",
+    "NestedSplit",
+    "SiteFolds",
+    "SplitItems",
+    "SplitTable",
+    "clam_split_of",
+    "dhash",
+    "find_leaks",
+    "import_clam_splits",
+    "inner_folds",
+    "leave_one_out",
+    "monte_carlo",
+    "near_duplicates",
+    "nested",
+    "parse_clam_descriptor",
+    "parse_clam_split",
+    "preserved_site_folds",
+    "preserved_sites",
+    "render_clam_descriptor",
+    "render_clam_split",
+    "stratified_folds",
+]

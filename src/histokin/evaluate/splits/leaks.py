@@ -1,0 +1,445 @@
+"""Leaks between parts: patients, slides and tiles that stand where they let a figure flatter itself.
+
+What leaks do is measured in the reference: with slide labels alone, search that may answer from the query's own slide
+makes .95 out of no signal at all.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from histokin.artefacts import plain
+from histokin.errors import EvaluationError
+from histokin.evaluate.items import is_missing
+from histokin.evaluate.splits.table import SplitItems, coded, listed, stands_in_two
+
+Kind = Literal["patient", "slide", "group", "name", "identical", "near", "pretraining"]
+
+HAMMING = 2
+COSINE = 0.99
+"""Near duplicates differ in at most so many bits of their hashes and have at least this cosine; not tuned."""
+MOST_PAIRS = 100_000
+"""Near-duplicate pairs after which the search ends; the finding then says so."""
+_ROWS, _COLUMNS = 8, 9  # of the grey picture that is hashed
+_GREY = (299.0, 587.0, 114.0)  # luma of ITU-R BT.601 in thousandths: whole numbers keep flat tiles exactly flat
+_TILES = 8  # hashed at once: 0.9 ms a tile of 256 px
+_BANDS = 4  # of 16 bits; two hashes that differ in 2 bits agree in at least 2 bands
+_PAIRS = 2**17  # compared at once
+_TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """All leaks of one kind.
+
+    Attributes:
+        kind: patient, slide or group (in two parts); name (a patient's id read from the slide's name is not the one
+            given); identical (the same pixels in two parts); near (near duplicates in two parts); pretraining (the
+            encoder has seen the cohort).
+        sentence: for people.
+        rows: (M,) int64 offending items.
+        groups: (M,) int64 0..G-1: rows of one group belong together; a near duplicate is a group of two.
+        names: of the groups: patients, slides, ids, digests, cohorts; () for near duplicates.
+        n_apart: groups that stand in two parts of a fold; the others are faults of the table or of the encoder.
+    """
+
+    kind: Kind
+    sentence: str
+    rows: np.ndarray
+    groups: np.ndarray
+    names: tuple[str, ...]
+    n_apart: int
+
+    @property
+    def n_groups(self) -> int:
+        """How many patients, slides, tiles or pairs."""
+        return int(self.groups.max(initial=-1)) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReport:
+    """What was looked for and what was found.
+
+    Attributes:
+        findings: at most one of each kind; none of clean data.
+        skipped: by kind, why it was not looked for.
+        n_items: looked at.
+    """
+
+    findings: tuple[Finding, ...]
+    skipped: dict[str, str]
+    n_items: int
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def is_transductive(self) -> bool:
+        """Whether the encoder's pretraining has seen the cohort."""
+        return self.finding("pretraining") is not None
+
+    def finding(self, kind: Kind) -> Finding | None:
+        """That of a kind, None if there is none.
+
+        Raises:
+            ValueError: unknown kind.
+        """
+        if kind not in get_args(Kind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+        return next((found for found in self.findings if found.kind == kind), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return plain(self)
+
+
+def find_leaks(
+    items: SplitItems,
+    parts: np.ndarray,
+    *,
+    digests: Sequence[str | bytes | None] | None = None,
+    hashes: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+    has_tissue: np.ndarray | None = None,
+    cohorts: Sequence[str] = (),
+    pretraining: Sequence[str] = (),
+    max_pairs: int = MOST_PAIRS,
+) -> LeakReport:
+    """Look for every kind of leak between the parts of a split.
+
+    Args:
+        items: N slides or tiles.
+        parts: (N,) part or fold number of each, or (N, J) of J folds, as whole numbers with -1 where an item takes no
+            part (`SplitTable.part_codes`), or (N,) texts with "" there.
+        digests: (N,) SHA-256 of each tile's pixels; without them identical tiles are not looked for.
+        hashes: (N,) uint64 of `dhash`, and
+        features: (N, d) vectors of the tiles; without both near duplicates are not looked for.
+        has_tissue: (N,) bool; tiles of little tissue are left out of both searches, since empty glass is alike
+            everywhere. All are searched if None.
+        cohorts: what the data are called, such as TCGA-BRCA; slides with names of TCGA add it by themselves.
+        pretraining: names, or a text with names, of what the encoder was trained on (its card's `trained_on`).
+        max_pairs: near-duplicate pairs reported at most.
+
+    Returns:
+        `LeakReport`.
+
+    Raises:
+        EvaluationError: vectors that are zero or not finite among the candidates.
+        ValueError: columns differ in length.
+    """
+    codes = _part_codes(parts)
+    aligned = {"parts": codes, "digests": digests, "hashes": hashes, "features": features, "has_tissue": has_tissue}
+    for name, column in aligned.items():
+        if column is not None and len(column) != len(items):
+            raise ValueError(f"{name} has {len(column)} rows for {len(items)} items")
+    searched = np.ones(len(items), dtype=bool) if has_tissue is None else np.asarray(has_tissue, dtype=bool)
+    found = [_in_two_parts(items, codes, "patient"), _in_two_parts(items, codes, "slide")]
+    if (items.group != items.patient).any():
+        found.append(_in_two_parts(items, codes, "group"))
+    found.append(_misnamed(items, codes))
+    skipped = {}
+    if digests is None:
+        skipped["identical"] = "no digests of the tiles' pixels were given"
+    else:
+        found.append(_identical(digests, codes, searched))
+    if hashes is None or features is None:
+        skipped["near"] = "hashes and vectors of the tiles are both needed"
+    else:
+        found.append(_near(hashes, features, codes, searched, max_pairs))
+    if pretraining:
+        found.append(_seen(items, cohorts, pretraining))
+    else:
+        skipped["pretraining"] = "it is not known what the encoder was trained on"
+    return LeakReport(tuple(finding for finding in found if finding is not None), skipped, len(items))
+
+
+def dhash(tiles: np.ndarray) -> np.ndarray:
+    """(n,) uint64 difference hashes: alike where pictures are, whatever their size and brightness.
+
+    The tile in grey is averaged by area to 8 rows of 9 values a; bit 8 r + c, the lowest first, says whether
+    a[r, c + 1] > a[r, c]. Averages are sums of whole numbers, so equal values are equal and an empty tile gives 0.
+
+    Args:
+        tiles: (n, h, w, 3) uint8.
+
+    Raises:
+        ValueError: another shape or dtype.
+    """
+    if tiles.ndim != 4 or tiles.shape[3] != 3 or tiles.dtype != np.uint8 or 0 in tiles.shape[1:]:
+        raise ValueError(f"tiles must be (n, h, w, 3) uint8, got {tiles.shape} {tiles.dtype}")
+    (_, height, width, _), down = tiles.shape, _area_weights(tiles.shape[1], _ROWS)
+    across = (_area_weights(width, _COLUMNS)[:, :, None] * np.array(_GREY)).reshape(_COLUMNS, -1).T
+    hashes = np.empty(len(tiles), dtype=np.uint64)
+    for start in range(0, len(tiles), _TILES):
+        block = tiles[start : start + _TILES]
+        lines = block.reshape(len(block) * height, width * 3).astype(np.float64)
+        hashes[start : start + _TILES] = hash_bits(down @ (lines @ across).reshape(len(block), height, _COLUMNS))
+    return hashes
+
+
+def hash_bits(grey: np.ndarray) -> np.ndarray:
+    """(n,) uint64 of (n, 8, 9) values: bit 8 r + c says whether a[r, c + 1] > a[r, c]."""
+    bits = (np.diff(grey, axis=2) > 0).reshape(len(grey), 64)
+    return np.packbits(bits, axis=1, bitorder="little").view("<u8")[:, 0].astype(np.uint64)
+
+
+def near_duplicates(
+    hashes: np.ndarray,
+    features: np.ndarray,
+    parts: np.ndarray,
+    *,
+    max_hamming: int = HAMMING,
+    min_cosine: float = COSINE,
+    max_pairs: int = MOST_PAIRS,
+) -> tuple[np.ndarray, bool]:
+    """Pairs of tiles in different parts that are nearly the same picture: few different bits and a high cosine.
+
+    Both are needed: hashes of smooth tissue collide, and vectors of like tissue lie close. Hashes that differ in at
+    most 2 bits agree in at least two of four bands, so pairs that share no two bands are never formed; the result is
+    that of comparing all pairs. Memory grows with `hashes`, `parts` and `max_pairs` alone.
+
+    Args:
+        hashes: (N,) uint64.
+        features: (N, d) floating.
+        parts: (N,) or (N, J) whole numbers, -1 where absent; a pair counts where it is apart in one of J folds.
+        max_hamming: 0, 1 or 2.
+        min_cosine: smallest cosine.
+        max_pairs: after which the search ends.
+
+    Returns:
+        (M, 2) int64 rows, ascending within and between pairs; and whether the search ended early.
+
+    Raises:
+        EvaluationError: a candidate's vector is zero or not finite.
+        ValueError: max_hamming beyond 2.
+    """
+    if not 0 <= max_hamming <= _BANDS - 2:
+        raise ValueError(f"max_hamming must be 0, 1 or 2, got {max_hamming}")
+    tiles = _Alike.of(np.asarray(hashes, dtype=np.uint64), _part_codes(parts))
+    found, n_found = [np.zeros((0, 2), dtype=np.int64)], 0
+    for first, second in _close(tiles, max_hamming):
+        for pairs in tiles.member_pairs(first, second):
+            is_near = _cosines(features, pairs) >= min_cosine
+            found.append(np.sort(pairs[is_near], axis=1))
+            n_found += int(is_near.sum())
+            if n_found >= max_pairs:
+                return _ascending(np.concatenate(found))[:max_pairs], True
+    return _ascending(np.concatenate(found)), False
+
+
+def seen_cohorts(cohorts: Sequence[str], pretraining: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of a cohort and a word of the pretraining's description that may mean the same slides.
+
+    Names are compared by their runs of letters and of digits, in any case: one must begin with the whole other, so
+    TCGA meets TCGA-BRCA in either role, and neither TCGA-LUAD meets TCGA-BRCA nor CAMELYON16 meets CAMELYON17.
+
+    Args:
+        cohorts: names of the data.
+        pretraining: names, or texts with names.
+    """
+    words = [word for text in pretraining for word in re.split(r"[\s,;:+&/()]+", text) if re.search("[A-Za-z]", word)]
+    found = []
+    for cohort in cohorts:
+        own = _runs(cohort)
+        found += [(cohort, word) for word in words if own and _begins(own, _runs(word))]
+    return list(dict.fromkeys(found))
+
+
+def _runs(name: str) -> list[str]:
+    return re.findall(r"[a-z]+|[0-9]+", name.lower())
+
+
+def _begins(first: list[str], second: list[str]) -> bool:
+    n_shared = min(len(first), len(second))
+    return first[:n_shared] == second[:n_shared]
+
+
+def _part_codes(parts: np.ndarray) -> np.ndarray:
+    given = np.asarray(parts)
+    codes = given if given.dtype.kind in "iu" else coded(given.ravel())[1].reshape(given.shape)
+    return codes.reshape(len(codes), -1).astype(np.int64)
+
+
+def _in_two_parts(items: SplitItems, parts: np.ndarray, kind: Literal["patient", "slide", "group"]) -> Finding | None:
+    names, codes = coded(getattr(items, kind))
+    is_apart = stands_in_two(codes, parts)
+    sentence = "{n} " + kind + "s stand in two parts: {names}"
+    return _grouped(kind, sentence, names, codes, is_apart, is_apart)
+
+
+def _misnamed(items: SplitItems, parts: np.ndarray) -> Finding | None:
+    derived = [_tcga_patient(slide) or _tcga_patient(item) for slide, item in zip(items.slide, items.item, strict=True)]
+    names, codes = coded(np.array(derived, dtype=object))
+    differs = np.array([a not in ("", b.upper()) for a, b in zip(derived, items.patient, strict=True)])
+    is_bad = np.zeros(len(names), dtype=bool)
+    is_bad[codes[differs]] = True
+    is_apart = stands_in_two(codes, parts)
+    n_apart = int((is_bad & is_apart).sum())
+    sentence = f"{{n}} patients named by their slides have another id in the table ({n_apart} in two parts): {{names}}"
+    return _grouped("name", sentence, names, codes, is_bad, is_apart)
+
+
+def _tcga_patient(name: str) -> str:
+    """The first 12 characters of a TCGA barcode, "" of other names."""
+    found = _TCGA.match(name.upper())
+    return found.group() if found else ""
+
+
+def _identical(digests: Sequence[str | bytes | None], parts: np.ndarray, searched: np.ndarray) -> Finding | None:
+    texts = [value.hex() if isinstance(value, bytes) else "" if is_missing(value) else str(value) for value in digests]
+    names, codes = coded(np.where(searched, np.array(texts, dtype=object), ""))
+    is_apart = stands_in_two(codes, parts)
+    return _grouped("identical", "{n} pictures stand in two parts: {names}", names, codes, is_apart, is_apart)
+
+
+def _near(
+    hashes: np.ndarray, features: np.ndarray, parts: np.ndarray, searched: np.ndarray, max_pairs: int
+) -> Finding | None:
+    codes = np.where(searched[:, None], parts, -1)  # a tile in no part is apart from none
+    pairs, is_cut = near_duplicates(hashes, features, codes, max_pairs=max_pairs)
+    if not len(pairs):
+        return None
+    counted = f"{len(pairs)} or more" if is_cut else str(len(pairs))
+    sentence = f"{counted} pairs of near duplicates (hash within {HAMMING} bits, cosine >= {COSINE}) stand in two parts"
+    groups = np.repeat(np.arange(len(pairs)), 2)
+    return Finding("near", sentence, pairs.ravel(), groups, (), len(pairs))
+
+
+def _seen(items: SplitItems, cohorts: Sequence[str], pretraining: Sequence[str]) -> Finding | None:
+    is_tcga = np.array([bool(_tcga_patient(slide)) for slide in items.slide])
+    found, rows = seen_cohorts(cohorts, pretraining), np.arange(len(items))
+    if not found and not any(_runs(cohort)[:1] == ["tcga"] for cohort in cohorts):
+        found, rows = seen_cohorts(["TCGA"], pretraining), np.flatnonzero(is_tcga)
+    if not found or not len(rows):
+        return None
+    pairs = listed([f"{word} (data: {cohort})" for cohort, word in found])
+    sentence = f"transductive: the encoder's pretraining may have seen these slides, since it names {pairs}"
+    return Finding("pretraining", sentence, rows, np.zeros(len(rows), dtype=np.int64), (found[0][0],), 0)
+
+
+def _grouped(
+    kind: Kind, sentence: str, names: Sequence[str], codes: np.ndarray, is_bad: np.ndarray, is_apart: np.ndarray
+) -> Finding | None:
+    """The finding of bad groups among (N,) codes; `sentence` is filled with their number `n` and `names`."""
+    rows = np.flatnonzero(codes >= 0)
+    rows = rows[is_bad[codes[rows]]]
+    if not len(rows):
+        return None
+    bad = np.flatnonzero(is_bad)
+    own = tuple(names[i] for i in bad.tolist())
+    text = sentence.format(n=len(bad), names=listed(own))
+    return Finding(kind, text, rows, np.searchsorted(bad, codes[rows]), own, int((is_bad & is_apart).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Tiles joined that have the same hash and stand in the same parts: U classes of N tiles.
+
+    Attributes:
+        hashes: (U,) uint64.
+        parts: (U, J) int64.
+        order: (N',) int64 tiles, class by class; those in no part are left out.
+        starts: (U,) int64 first place of each class in `order`.
+        sizes: (U,) int64.
+    """
+
+    hashes: np.ndarray
+    parts: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def of(cls, hashes: np.ndarray, parts: np.ndarray) -> "_Alike":
+        kept = np.flatnonzero((parts >= 0).any(axis=1))
+        stands = np.unique(parts[kept], axis=0, return_inverse=True)[1].ravel()
+        by_class = np.lexsort((stands, hashes[kept]))
+        order, stands = kept[by_class], stands[by_class]
+        is_new = np.ones(len(order), dtype=bool)
+        is_new[1:] = (hashes[order][1:] != hashes[order][:-1]) | (stands[1:] != stands[:-1])
+        starts = np.flatnonzero(is_new)
+        return cls(hashes[order[starts]], parts[order[starts]], order, starts, np.diff(starts, append=len(order)))
+
+    def member_pairs(self, first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
+        """(m, 2) tiles: all pairs of a member of `first[k]` and one of `second[k]`, block by block."""
+        ends = np.cumsum(self.sizes[first] * self.sizes[second])
+        for start in range(0, int(ends[-1]) if len(ends) else 0, _PAIRS):
+            place = np.arange(start, min(start + _PAIRS, int(ends[-1])))
+            k = np.searchsorted(ends, place, side="right")
+            width = self.sizes[second[k]]
+            one, other = np.divmod(place - ends[k] + self.sizes[first[k]] * width, width)
+            pairs = [self.order[self.starts[first[k]] + one], self.order[self.starts[second[k]] + other]]
+            yield np.stack(pairs, axis=1)
+
+
+def _close(tiles: _Alike, max_hamming: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of classes that stand apart and whose hashes differ in few bits, each pair once."""
+    width = np.uint64(64 // _BANDS)
+    bands = np.stack([tiles.hashes >> (width * np.uint64(i)) & np.uint64(2**16 - 1) for i in range(_BANDS)], axis=1)
+    choices = list(combinations(range(_BANDS), 2))
+    for number, (a, b) in enumerate(choices):
+        key = bands[:, a] << width | bands[:, b]
+        for first, second in _equal_pairs(key):
+            is_close = _n_different_bits(tiles.hashes[first] ^ tiles.hashes[second]) <= max_hamming
+            first, second = first[is_close], second[is_close]  # noqa: PLW2901 - the same pairs, fewer
+            same = bands[first] == bands[second]
+            is_met = np.zeros(len(first), dtype=bool)  # by an earlier choice of bands
+            for c, d in choices[:number]:
+                is_met |= same[:, c] & same[:, d]
+            one, other = tiles.parts[first], tiles.parts[second]
+            is_apart = ((one != other) & (one >= 0) & (other >= 0)).any(axis=1)
+            kept = is_apart & ~is_met
+            if kept.any():
+                yield first[kept], second[kept]
+
+
+def _equal_pairs(key: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All pairs of rows with equal keys: those d places apart in sorted order, for d = 1, 2, ...; O(N) memory."""
+    order = np.argsort(key, kind="stable")
+    ranked, at, apart = key[order], np.arange(len(key)), 1
+    while len(at):
+        at = at[at + apart < len(key)]
+        at = at[ranked[at + apart] == ranked[at]]
+        yield order[at], order[at + apart]
+        apart += 1
+
+
+def _n_different_bits(bits: np.ndarray) -> np.ndarray:
+    """(n,) int64 ones of (n,) uint64."""
+    return np.unpackbits(np.ascontiguousarray(bits).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)
+
+
+def _cosines(features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """(m,) float64 of (m, 2) rows; each is summed over its own values alone, whatever the block."""
+    cosines = np.empty(len(pairs))
+    block = max(1, 2**21 // features.shape[1])
+    for start in range(0, len(pairs), block):
+        rows = pairs[start : start + block]
+        one, other = (np.asarray(features[rows[:, side]], dtype=np.float64) for side in (0, 1))
+        squares = np.stack([(one**2).sum(axis=1), (other**2).sum(axis=1)], axis=1)
+        bad = rows[~np.isfinite(squares) | (squares == 0)]
+        if len(bad):
+            raise EvaluationError(
+                f"the vectors of rows {listed(np.unique(bad))} are zero or not finite",
+                "leak check",
+                "Embed their slides again, or leave the tiles out.",
+            )
+        cosines[start : start + block] = (one * other).sum(axis=1) / np.sqrt(squares.prod(axis=1))
+    return cosines
+
+
+def _ascending(pairs: np.ndarray) -> np.ndarray:
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _area_weights(size: int, n: int) -> np.ndarray:
+    """(n, size) float64 whole numbers: how much of each pixel, in nths, lies in each of n equal stretches."""
+    pixel, stretch = n * np.arange(size), size * np.arange(n)[:, None]
+    overlap = np.minimum(pixel + n, stretch + size) - np.maximum(pixel, stretch)
+    return np.maximum(overlap, 0).astype(np.float64)

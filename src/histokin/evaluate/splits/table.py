@@ -1,0 +1,385 @@
+"""What is divided and how it was divided: `SplitItems` and `SplitTable`, the only table of splits.
+
+A table in which a patient stands in two parts of one fold cannot be built.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from histokin.errors import EvaluationError
+from histokin.evaluate.items import Items, is_missing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Part = Literal["train", "val", "test"]
+Unit = Literal["patient", "site", "slide"]
+PARTS: tuple[Part, ...] = get_args(Part)
+_WHERE = "split"
+_SHOWN = 5
+_TEXTS = ("item", "group", "slide", "patient", "site", "label")
+_COLUMNS = (*_TEXTS, "repeat", "fold", "part")
+_METADATA = b"histokin.split"
+# Columns of which no value may stand in two parts of a fold. A slide may hold tiles of several patients (a tissue
+# microarray), so it is kept whole only where slides are what is held out.
+_KEPT_WHOLE = {"patient": ("patient", "group"), "site": ("patient", "group", "site"), "slide": ("slide",)}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitItems:
+    """What is divided, slides or tiles, as aligned columns of N texts; "" where unknown.
+
+    Attributes:
+        item: id, unique.
+        group: what must stay together; the patient unless slides of several patients show the same picture.
+        slide: the slide the item lies on (or is).
+        patient: whose it is.
+        site: where it was scanned.
+        label: class.
+    """
+
+    item: np.ndarray
+    group: np.ndarray
+    slide: np.ndarray
+    patient: np.ndarray
+    site: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        slide: Sequence[Any] | np.ndarray,
+        patient: Sequence[Any] | np.ndarray,
+        label: Sequence[Any] | np.ndarray | None = None,
+        site: Sequence[Any] | np.ndarray | None = None,
+        item: Sequence[Any] | np.ndarray | None = None,
+        group: Sequence[Any] | np.ndarray | None = None,
+    ) -> "SplitItems":
+        """Items from any sequences, which become text.
+
+        Args:
+            slide: (N,) slide ids.
+            patient: (N,) whose.
+            label: (N,) classes; without them only what needs no classes can be made.
+            site: (N,) where scanned.
+            item: (N,) ids; the slide ids if None.
+            group: (N,) what stays together, such as the cohort's leave-out units; the patients if None.
+
+        Raises:
+            EvaluationError: there are none, an id repeats, or an item has no group.
+            ValueError: lengths differ.
+        """
+        blank = [""] * len(slide)
+        return cls(
+            _texts(slide if item is None else item),
+            _texts(patient if group is None else group),
+            _texts(slide),
+            _texts(patient),
+            _texts(blank if site is None else site),
+            _texts(blank if label is None else label),
+        )
+
+    @classmethod
+    def from_items(
+        cls, items: Items, *, item: Sequence[Any] | None = None, group: Sequence[Any] | None = None
+    ) -> "SplitItems":
+        """The items of an evaluation, with ids and groups as in `of`."""
+        return cls.of(
+            slide=items.slide, patient=items.patient, label=items.label, site=items.site, item=item, group=group
+        )
+
+    def __post_init__(self) -> None:
+        if len({len(getattr(self, name)) for name in _TEXTS}) > 1:
+            raise ValueError("the columns of the items differ in length")
+        if not len(self.item):
+            raise EvaluationError("there is nothing to divide", _WHERE, "Name a cohort that has slides.")
+        names, n_times = np.unique(self.item, return_counts=True)
+        if (n_times > 1).any():
+            raise EvaluationError(
+                f"ids repeat: {listed(names[n_times > 1])}", _WHERE, "Give every item an id of its own."
+            )
+        alone = np.flatnonzero(self.group == "")
+        if len(alone):
+            raise EvaluationError(
+                f"{len(alone)} of {len(self)} items have no patient: {listed(self.item[alone])}",
+                _WHERE,
+                "Fill the cohort's patient column.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, rows: np.ndarray) -> "SplitItems":
+        """The items of some rows."""
+        return SplitItems(*(getattr(self, name)[rows] for name in _TEXTS))
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTable:
+    """Which item is in which part of which fold; M rows, one an item, repeat and fold.
+
+    An item may be absent from a fold (files of others leave some out), never in it twice.
+
+    Attributes:
+        item, group, slide, patient, site, label: (M,) texts as in `SplitItems`.
+        repeat: (M,) int64 >= 0.
+        fold: (M,) int64 >= 0.
+        part: (M,) texts train, val or test.
+        unit: what is kept whole: the patient (and group); site adds sites; slide keeps slides alone and says nothing
+            about new patients.
+        kind: how it was made, such as stratified-k-fold or monte-carlo; named beside every figure.
+        warnings: sentences a reader must see beside figures made with it.
+    """
+
+    item: np.ndarray
+    group: np.ndarray
+    slide: np.ndarray
+    patient: np.ndarray
+    site: np.ndarray
+    label: np.ndarray
+    repeat: np.ndarray
+    fold: np.ndarray
+    part: np.ndarray
+    unit: Unit = "patient"
+    kind: str = "given"
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of_parts(
+        cls,
+        items: SplitItems,
+        parts: Mapping[tuple[int, int], np.ndarray],
+        *,
+        unit: Unit = "patient",
+        kind: str = "given",
+        warnings: Sequence[str] = (),
+    ) -> "SplitTable":
+        """The table of some folds.
+
+        Args:
+            items: N of them.
+            parts: by (repeat, fold) the (N,) part of each item, "" where it takes no part.
+            unit, kind, warnings: as in the class.
+
+        Raises:
+            EvaluationError: as the class.
+        """
+        rows = {key: np.flatnonzero(column != "") for key, column in parts.items()}
+        taken = np.concatenate([np.zeros(0, np.int64), *rows.values()])
+        sizes = [len(found) for found in rows.values()]
+        return cls(
+            *(getattr(items, name)[taken] for name in _TEXTS),
+            repeat=np.repeat(np.array([repeat for repeat, _ in rows], dtype=np.int64), sizes),
+            fold=np.repeat(np.array([fold for _, fold in rows], dtype=np.int64), sizes),
+            part=_texts([text for key, found in rows.items() for text in parts[key][found]]),
+            unit=unit,
+            kind=kind,
+            warnings=tuple(warnings),
+        )
+
+    @classmethod
+    def joined(cls, tables: Sequence["SplitTable"]) -> "SplitTable":
+        """Several repeats in one table.
+
+        Raises:
+            ValueError: they differ in kind or unit, or there are none.
+            EvaluationError: they hold the same fold twice.
+        """
+        if len({(table.kind, table.unit) for table in tables}) != 1:
+            raise ValueError("only tables of one kind and unit can be joined")
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _COLUMNS}
+        warnings = tuple(dict.fromkeys(text for table in tables for text in table.warnings))
+        return cls(**columns, unit=tables[0].unit, kind=tables[0].kind, warnings=warnings)
+
+    def __post_init__(self) -> None:
+        if len({len(getattr(self, name)) for name in _COLUMNS}) > 1:
+            raise ValueError("the columns of the split differ in length")
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, got {self.unit!r}")
+        if not len(self):
+            raise EvaluationError("the split has no rows", _WHERE, "Divide at least two patients.")
+        if self.repeat.min() < 0 or self.fold.min() < 0:
+            raise ValueError("repeat and fold count from 0")
+        unknown = sorted(set(self.part) - set(PARTS))
+        if unknown:
+            raise EvaluationError(f"unknown parts: {listed(unknown)}", _WHERE, f"Use {', '.join(PARTS)}.")
+        _refuse_repeated(self)
+        for name in _KEPT_WHOLE[self.unit]:
+            _refuse_divided(self, name)
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    @property
+    def folds(self) -> tuple[tuple[int, int], ...]:
+        """(repeat, fold) of all folds, ascending."""
+        pairs = np.unique(np.stack([self.repeat, self.fold], axis=1), axis=0)
+        return tuple((int(repeat), int(fold)) for repeat, fold in pairs)
+
+    def rows(self, repeat: int, fold: int, part: Part | None = None) -> np.ndarray:
+        """(n,) int64 rows of the table that belong to a part of a fold, or to the whole fold.
+
+        Raises:
+            ValueError: there is no such part.
+            KeyError: there is no such fold.
+        """
+        if part is not None and part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+        is_fold = (self.repeat == repeat) & (self.fold == fold)
+        if not is_fold.any():
+            raise KeyError(f"no fold {fold} in repeat {repeat}; there are {list(self.folds)}")
+        return np.flatnonzero(is_fold if part is None else is_fold & (self.part == part))
+
+    def part_codes(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """(N, J) int8 of the items asked for in the J `folds`: 0 train, 1 val, 2 test, -1 absent."""
+        place = {name: i for i, name in enumerate(ids)}
+        found = np.full((len(ids), len(self.folds)), -1, dtype=np.int8)
+        for j, (repeat, fold) in enumerate(self.folds):
+            for code, part in enumerate(PARTS):
+                at = [place.get(name, -1) for name in self.item[self.rows(repeat, fold, part)]]
+                found[[i for i in at if i >= 0], j] = code
+        return found
+
+    def class_counts(
+        self, repeat: int, fold: int, *, of: Literal["item", "slide", "patient", "group"] = "item"
+    ) -> dict[str, dict[str, int]]:
+        """By part and class, how many items, slides, patients or groups; all classes of the table, also those at 0."""
+        classes = ordered_classes(self.label)
+        found = {}
+        for part in PARTS:
+            rows = self.rows(repeat, fold, part)
+            counts = Counter(label for _, label in set(zip(getattr(self, of)[rows], self.label[rows], strict=True)))
+            found[part] = {name: counts[name] for name in classes}
+        return found
+
+    def to_arrow(self) -> "pa.Table":
+        """The columns, with unit, kind and warnings in the schema's metadata."""
+        import pyarrow as pa
+
+        columns = {name: pa.array(getattr(self, name), pa.string()).dictionary_encode() for name in (*_TEXTS, "part")}
+        columns |= {name: pa.array(getattr(self, name), pa.int64()) for name in ("repeat", "fold")}
+        meta = json.dumps({"unit": self.unit, "kind": self.kind, "warnings": self.warnings})
+        return pa.table({name: columns[name] for name in _COLUMNS}, metadata={_METADATA: meta.encode()})
+
+    @classmethod
+    def from_arrow(cls, columns: "pa.Table") -> "SplitTable":
+        """The split of such columns; without metadata (a CSV) it is kept whole by patient.
+
+        Args:
+            columns: as `to_arrow` gives them; `group` may be missing (the patient then), `site` and `label` too.
+
+        Raises:
+            EvaluationError: a column is missing, or as the class.
+        """
+        names = columns.column_names
+        missing = [name for name in _COLUMNS if name not in (*names, "group", "site", "label")]
+        if missing:
+            raise EvaluationError(
+                f"columns are missing: {', '.join(missing)}", _WHERE, f"A split has {', '.join(_COLUMNS)}."
+            )
+        stands_in = {"group": "patient"}
+        texts = {}
+        for name in (*_TEXTS, "part"):
+            source = name if name in names else stands_in.get(name)
+            texts[name] = _texts([""] * len(columns) if source is None else columns.column(source).to_pylist())
+        numbers = {name: np.array(columns.column(name).to_pylist(), dtype=np.int64) for name in ("repeat", "fold")}
+        meta = json.loads((columns.schema.metadata or {}).get(_METADATA, b"{}"))
+        meta["warnings"] = tuple(meta.get("warnings", ()))
+        return cls(**texts, **numbers, **meta)
+
+
+def coded(values: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Sorted names and (N,) int64 codes into them; -1 for "" (unknown)."""
+    names, codes = np.unique(_texts(values), return_inverse=True)
+    if len(names) and names[0] == "":
+        return names[1:].tolist(), codes.astype(np.int64) - 1
+    return names.tolist(), codes.astype(np.int64)
+
+
+def ordered_classes(labels: Sequence[str] | np.ndarray) -> list[str]:
+    """The classes that occur, in order: as numbers where all of them are (2 before 10), else as text."""
+    names = [str(name) for name in np.unique(labels) if name != ""]
+    return sorted(names, key=float) if all(name.isdecimal() for name in names) else names
+
+
+def stands_in_two(codes: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(G,) bool: whether members of a group stand in different parts of one fold.
+
+    Args:
+        codes: (N,) int64 group codes, -1 for items in none.
+        parts: (N, J) part codes in J folds, -1 where absent.
+    """
+    n_groups = int(codes.max(initial=-1)) + 1
+    highest = int(parts.max(initial=-1)) + 1
+    first, last = np.full((n_groups, parts.shape[1]), highest), np.full((n_groups, parts.shape[1]), -1)
+    known = np.flatnonzero(codes >= 0)
+    given = parts[known].astype(np.int64)
+    np.minimum.at(first, codes[known], np.where(given < 0, highest, given))
+    np.maximum.at(last, codes[known], given)
+    return np.asarray((last > first).any(axis=1))
+
+
+def missing_classes(table: SplitTable) -> tuple[str, ...]:
+    """A sentence for each class that a part of some fold has no item of (parts that are empty have none to miss)."""
+    lacking: dict[str, list[str]] = {}
+    for repeat, fold in table.folds:
+        for part, counts in table.class_counts(repeat, fold).items():
+            for name in counts if sum(counts.values()) else ():
+                if not counts[name]:
+                    lacking.setdefault(name, []).append(f"{part} of repeat {repeat} fold {fold}")
+    return tuple(f"no item of class {name} in {listed(places)}" for name, places in lacking.items())
+
+
+def listed(names: Sequence[str] | np.ndarray, n_shown: int = _SHOWN) -> str:
+    """The first few names, and how many there are."""
+    shown = ", ".join(str(name) for name in names[:n_shown])
+    return shown if len(names) <= n_shown else f"{shown}, ... ({len(names)} in all)"
+
+
+def _refuse_repeated(table: SplitTable) -> None:
+    for repeat, fold in table.folds:
+        rows = table.rows(repeat, fold)
+        codes = coded(table.item[rows])[1]
+        again = rows[np.bincount(codes)[codes] > 1]
+        if len(again):
+            raise EvaluationError(
+                f"items stand twice in repeat {repeat}, fold {fold}: {_described(table, again)}",
+                _WHERE,
+                "Keep one row an item, repeat and fold.",
+            )
+
+
+def _refuse_divided(table: SplitTable, name: str) -> None:
+    column = getattr(table, name)
+    names, codes = coded(column)
+    part = np.array([PARTS.index(text) for text in table.part], dtype=np.int64)
+    for repeat, fold in table.folds:
+        rows = table.rows(repeat, fold)
+        is_divided = stands_in_two(codes[rows], part[rows, None])
+        known = codes[rows] >= 0
+        bad = rows[known][is_divided[codes[rows][known]]]
+        if len(bad):
+            n_bad = int(is_divided.sum())
+            first = bad[codes[bad] == codes[bad[0]]]
+            raise EvaluationError(
+                f"{n_bad} {name}{' stands' if n_bad == 1 else 's stand'} in two parts of repeat {repeat}, fold {fold}, "
+                f"{len(bad)} rows in all; {name} {names[codes[bad[0]]]}: {_described(table, first)}",
+                _WHERE,
+                f"Put all rows of a {name} into one part.",
+            )
+
+
+def _described(table: SplitTable, rows: np.ndarray) -> str:
+    return listed([f"row {row} ({table.item[row]}, {table.part[row]})" for row in rows.tolist()])
+
+
+def _texts(values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    column = np.empty(len(values), dtype=object)
+    column[:] = ["" if is_missing(value) else str(value) for value in values]
+    return column

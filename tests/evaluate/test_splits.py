@@ -1,0 +1,419 @@
+"""Split tables and how they are made: the golden folds, what no table may hold, and what decides nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from histokin.errors import EvaluationError
+from histokin.evaluate import Items
+from histokin.evaluate.splits import (
+    SplitItems,
+    SplitTable,
+    inner_folds,
+    leave_one_out,
+    monte_carlo,
+    nested,
+    stratified_folds,
+)
+from histokin.evaluate.splits.table import coded, missing_classes, ordered_classes, stands_in_two
+
+COLUMNS = ("item", "group", "slide", "patient", "site", "label", "repeat", "fold", "part")
+GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
+
+
+def cohort(n_patients: int = 12, n_slides: int = 2, n_classes: int = 2, n_sites: int = 3) -> SplitItems:
+    """`n_slides` slides a patient, patients of classes and sites in turn."""
+    patient = np.repeat(np.arange(n_patients), n_slides)
+    return SplitItems.of(
+        slide=[f"s{i:03d}" for i in range(len(patient))],
+        patient=[f"p{p:02d}" for p in patient],
+        label=[f"c{p % n_classes}" for p in patient],
+        site=[f"h{p // n_classes % n_sites}" for p in patient],
+    )
+
+
+def as_sets(table: SplitTable) -> set[tuple]:
+    return set(zip(*(getattr(table, name).tolist() for name in COLUMNS), strict=True))
+
+
+def test_set_f1_gives_the_golden_folds(f1):
+    expected = GOLDEN["stratified_group_kfold_F1"]["expected"]
+    row = np.arange(240)
+    kept = np.flatnonzero(row % 10 < 4 + f1.patient % 7)
+    items = SplitItems.from_items(f1.items.take(kept), item=[f"t{i:03d}" for i in kept])
+    table = stratified_folds(items, 4)
+    tested = table.part == "test"
+    fold_of = dict(zip(table.patient[tested], table.fold[tested].tolist(), strict=True))
+    assert [fold_of[f"p{p:02d}"] for p in range(24)] == expected["fold_of_patient"]
+    counts = [[table.class_counts(0, fold)["test"][f"c{c}"] for c in range(4)] for fold in range(4)]
+    assert counts == expected["class_counts"]
+
+
+def test_a_table_with_a_patient_in_two_parts_is_refused_and_names_the_rows():
+    table = stratified_folds(cohort(), 3)
+    part = table.part.copy()
+    rows = table.rows(0, 1, "test")
+    part[rows[0]] = "train"
+    with pytest.raises(
+        EvaluationError, match=rf"1 patient stands in two parts .* 2 rows in all.*row {rows[0]} .*train"
+    ):
+        replace(table, part=part)
+
+
+def test_a_twin_under_another_patient_may_not_stand_in_another_part():
+    items = SplitItems.of(slide=["a", "b", "c"], patient=["p", "q", "r"], group=["p", "p", "r"])
+    parts = np.array(["train", "test", "train"], dtype=object)
+    with pytest.raises(EvaluationError, match="group p: row 0"):
+        SplitTable.of_parts(items, {(0, 0): parts})
+    assert len(SplitTable.of_parts(replace(items, group=items.patient), {(0, 0): parts})) == 3
+
+
+def test_groups_finer_than_patients_do_not_slip_through():
+    items = SplitItems.of(slide=["a", "b", "c"], patient=["p", "p", "r"], group=["a", "b", "c"])
+    with pytest.raises(EvaluationError, match="1 patient stands in two parts of repeat 0, fold 0"):
+        leave_one_out(items)
+
+
+def test_a_site_in_two_parts_is_refused_where_sites_are_held_out():
+    items = SplitItems.of(slide=["a", "b", "c"], patient=["p", "q", "r"], site=["h", "h", ""])
+    parts = {(0, 0): np.array(["train", "test", "train"], dtype=object)}
+    assert SplitTable.of_parts(items, parts).unit == "patient"
+    with pytest.raises(EvaluationError, match="1 site stands in two parts of repeat 0, fold 0, 2 rows in all; site h"):
+        SplitTable.of_parts(items, parts, unit="site")
+
+
+def test_the_same_patient_may_change_parts_between_folds_and_repeats():
+    items = cohort(2, 1)
+    first, second = (np.array(pair, dtype=object) for pair in (("train", "test"), ("test", "train")))
+    table = SplitTable.of_parts(items, {(0, 0): first, (0, 1): second, (1, 0): second})
+    assert table.folds == ((0, 0), (0, 1), (1, 0))
+    assert table.item[table.rows(1, 0, "test")].tolist() == ["s000"]
+
+
+def test_what_is_no_split_is_refused():
+    items = cohort(2, 1)
+    table = SplitTable.of_parts(items, {(0, 0): np.array(["train", "test"], dtype=object)})
+    twice = {name: np.concatenate([getattr(table, name), getattr(table, name)]) for name in COLUMNS}
+    with pytest.raises(EvaluationError, match="items stand twice in repeat 0, fold 0: row 0"):
+        SplitTable(**twice)
+    with pytest.raises(EvaluationError, match="unknown parts: valid"):
+        replace(table, part=np.array(["train", "valid"], dtype=object))
+    with pytest.raises(ValueError, match="columns of the split differ"):
+        replace(table, fold=table.fold[:1])
+    with pytest.raises(ValueError, match="unit must be one of patient, site, slide"):
+        replace(table, unit="section")
+    with pytest.raises(ValueError, match="count from 0"):
+        replace(table, fold=table.fold - 1)
+    with pytest.raises(EvaluationError, match="no rows"):
+        SplitTable.of_parts(items, {(0, 0): np.array(["", ""], dtype=object)})
+    with pytest.raises(KeyError, match="no fold 7 in repeat 0"):
+        table.rows(0, 7)
+    with pytest.raises(ValueError, match="part must be one of"):
+        table.rows(0, 0, "valid")
+
+
+def test_items_without_patient_or_with_one_id_twice_are_refused():
+    with pytest.raises(EvaluationError, match=r"2 of 3 items have no patient: b, c"):
+        SplitItems.of(slide=["a", "b", "c"], patient=["p", None, float("nan")])
+    with pytest.raises(EvaluationError, match="ids repeat: a"):
+        SplitItems.of(slide=["a", "a", "b"], patient=["p", "p", "q"])
+    with pytest.raises(EvaluationError, match="nothing to divide"):
+        SplitItems.of(slide=[], patient=[])
+    with pytest.raises(ValueError, match="differ in length"):
+        SplitItems.of(slide=["a"], patient=["p", "q"])
+    assert SplitItems.of(slide=["a"], patient=[""], group=["slide:a"]).group.tolist() == ["slide:a"]
+
+
+def test_items_of_an_evaluation_become_items_of_a_split():
+    items = SplitItems.from_items(Items.of([1, None], [7, 8], ["a", "b"], ["x", None]))
+    assert items.label.tolist() == ["1", ""]
+    assert items.patient.tolist() == items.group.tolist() == ["7", "8"]
+    assert items.site.tolist() == ["x", ""]
+
+
+def test_a_table_survives_arrow_and_a_csv_without_metadata():
+    table = monte_carlo(cohort(), 2, val_share=0.3, seed=4)
+    table = replace(table, warnings=("beware",))
+    back = SplitTable.from_arrow(table.to_arrow())
+    assert as_sets(back) == as_sets(table)
+    assert (back.unit, back.kind, back.warnings) == (table.unit, table.kind, ("beware",))
+    bare = table.to_arrow().replace_schema_metadata().drop_columns(["group", "site"])
+    plain = SplitTable.from_arrow(pa.table({name: bare.column(name).to_pylist() for name in bare.column_names}))
+    assert (plain.unit, plain.kind) == ("patient", "given")
+    assert (plain.group == table.patient).all()
+    assert set(plain.site) == {""}
+    with pytest.raises(EvaluationError, match="columns are missing: part"):
+        SplitTable.from_arrow(bare.drop_columns(["part"]))
+
+
+def test_part_codes_follow_the_ids_asked_for():
+    items = cohort(4, 1)
+    parts = {
+        (0, 0): np.array(["train", "val", "test", ""], dtype=object),
+        (0, 1): np.array(["test", "train", "", "train"], dtype=object),
+    }
+    codes = SplitTable.of_parts(items, parts).part_codes(["s003", "s000", "other"])
+    assert codes.tolist() == [[-1, 0], [0, 2], [-1, -1]]
+
+
+def test_class_counts_count_items_slides_or_patients():
+    table = leave_one_out(cohort(4, 3), "patient")
+    assert table.class_counts(0, 0) == {
+        "train": {"c0": 3, "c1": 6},
+        "val": {"c0": 0, "c1": 0},
+        "test": {"c0": 3, "c1": 0},
+    }
+    assert table.class_counts(0, 0, of="patient")["train"] == {"c0": 1, "c1": 2}
+
+
+def test_joined_repeats_are_one_table_and_different_kinds_are_not():
+    items = cohort()
+    first, second = (stratified_folds(items, 3, repeat=repeat) for repeat in (0, 1))
+    both = SplitTable.joined([first, second])
+    assert both.folds == tuple((repeat, fold) for repeat in range(2) for fold in range(3))
+    assert as_sets(both) == as_sets(first) | as_sets(second)
+    with pytest.raises(EvaluationError, match="stand twice"):
+        SplitTable.joined([first, first])
+    with pytest.raises(ValueError, match="one kind"):
+        SplitTable.joined([first, leave_one_out(items)])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(-1, 2), st.integers(-1, 2)), min_size=1, max_size=30),
+)
+def test_stands_in_two_is_what_a_loop_finds(rows):
+    codes = np.array([row[0] for row in rows]) - 1  # some belong to no group
+    parts = np.array([row[1:] for row in rows])
+    expected = [
+        any(len({part for part in parts[codes == group, j].tolist() if part >= 0}) > 1 for j in range(2))
+        for group in range(codes.max() + 1)
+    ]
+    assert stands_in_two(codes, parts).tolist() == expected
+
+
+def test_the_golden_leaking_patient_is_found():  # case leak_patient_in_two_folds
+    names, codes = coded(["a", "a", "b", "c", "c", "d"])
+    apart = stands_in_two(codes, np.array([0, 0, 0, 1, 0, 1])[:, None])
+    assert [name for name, mark in zip(names, apart, strict=True) if mark] == ["c"]
+
+
+def test_classes_that_are_numbers_are_ordered_as_numbers():
+    assert ordered_classes(["10", "9", "", "2"]) == ["2", "9", "10"]
+    assert ordered_classes(["10", "9", "b"]) == ["10", "9", "b"]
+
+
+SPLITTERS = {
+    "folds": lambda items: stratified_folds(items, 3, repeat=2, val_share=0.25),
+    "folds without shuffling": lambda items: stratified_folds(items, 4),
+    "monte-carlo": lambda items: monte_carlo(items, 3, test_share=0.3, val_share=0.2, seed=1),
+    "leave one patient out": leave_one_out,
+    "leave one site out": lambda items: leave_one_out(items, "site"),
+    "inner": lambda items: nested(items, 3, 2).inner[1],
+}
+
+
+@pytest.mark.parametrize("name", SPLITTERS)
+def test_the_order_of_items_changes_no_split(name):
+    items = cohort(14, 3)
+    order = np.random.default_rng(0).permutation(len(items))
+    first, second = SPLITTERS[name](items), SPLITTERS[name](items.take(order))
+    assert as_sets(first) == as_sets(second)
+    assert as_sets(first) == as_sets(SPLITTERS[name](items))
+    assert first.warnings == second.warnings
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=12, max_size=60),
+    st.integers(2, 4),
+    st.sampled_from([0.0, 0.2, 0.5]),
+    st.integers(0, 2),
+)
+def test_folds_test_each_item_once_and_divide_no_patient(rows, n_folds, val_share, repeat):
+    patient, label = np.array(rows).T
+    if len(np.unique(patient)) < n_folds:
+        return
+    items = SplitItems.of(slide=[f"s{i}" for i in range(len(rows))], patient=patient, label=label)
+    table = stratified_folds(items, n_folds, repeat=repeat, val_share=val_share, allow_missing_class=True)
+    assert sorted(table.item[table.part == "test"]) == sorted(items.item)
+    assert len(table) == len(items) * len(table.folds)
+    assert len(table.folds) == n_folds
+    for key in table.folds:
+        parts = [set(table.patient[table.rows(*key, part)]) for part in ("train", "val", "test")]
+        assert parts[0]
+        assert parts[2]
+        assert len(set.union(*parts)) == sum(map(len, parts))
+    assert table.warnings == missing_classes(table)
+
+
+def test_a_validation_part_is_that_share_of_each_class():
+    table = stratified_folds(cohort(40, 2), 5, val_share=0.25)
+    for fold in range(5):
+        counts = table.class_counts(0, fold, of="patient")
+        assert counts == {"train": {"c0": 12, "c1": 12}, "val": {"c0": 4, "c1": 4}, "test": {"c0": 4, "c1": 4}}
+    assert len({tuple(table.item[table.rows(0, fold, "val")]) for fold in range(5)}) == 5
+
+
+def test_a_class_with_fewer_patients_than_folds_is_named_unless_allowed():
+    items = cohort(12, 2)
+    label = items.label.copy()
+    label[items.patient == "p00"] = "rare"
+    label[1:2] = "c0"
+    items = replace(items, label=label)
+    with pytest.raises(EvaluationError, match=r"too few patients for 4 folds, 4 of each class .*class rare \(1\)"):
+        stratified_folds(items, 4)
+    table = stratified_folds(items, 4, allow_missing_class=True)
+    assert any("no item of class rare in" in warning for warning in table.warnings)
+    assert not any("class c0" in warning for warning in table.warnings)
+    with pytest.raises(EvaluationError, match="12 patients cannot fill 13 folds"):
+        stratified_folds(items, 13, allow_missing_class=True)
+
+
+def test_items_without_label_are_not_silently_a_class():
+    items = replace(cohort(), label=np.array(["", *cohort().label[1:]], dtype=object))
+    for split in (stratified_folds, monte_carlo, nested):
+        with pytest.raises(EvaluationError, match="1 of 24 items have no label: s000"):
+            split(items)
+    assert len(leave_one_out(items).folds) == 12
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda items: stratified_folds(items, 1), "n_folds >= 2"),
+        (lambda items: stratified_folds(items, repeat=-1), "repeat >= 0"),
+        (lambda items: stratified_folds(items, val_share=1.0), "val_share must lie"),
+        (lambda items: monte_carlo(items, 0), "n_repeats >= 1"),
+        (lambda items: monte_carlo(items, test_share=0), "test_share > 0"),
+        (lambda items: monte_carlo(items, test_share=1.5), "test_share must lie"),
+        (lambda items: leave_one_out(items, "scanner"), "unit must be one of"),
+        (lambda items: nested(items, 3, 1), "n_inner >= 2"),
+    ],
+)
+def test_impossible_arguments_are_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(cohort())
+
+
+def test_monte_carlo_takes_its_share_of_each_class_and_overlaps():
+    table = monte_carlo(cohort(30, 2), 8, test_share=0.2, val_share=0.25, seed=3)
+    assert table.folds == tuple((repeat, 0) for repeat in range(8))
+    for key in table.folds:
+        counts = table.class_counts(*key, of="patient")
+        assert counts == {"train": {"c0": 9, "c1": 9}, "val": {"c0": 3, "c1": 3}, "test": {"c0": 3, "c1": 3}}
+    tested = [frozenset(table.patient[table.rows(*key, "test")]) for key in table.folds]
+    assert len(set(tested)) > 1
+    assert len(frozenset.union(*tested)) < sum(map(len, tested))
+    assert as_sets(table) != as_sets(monte_carlo(cohort(30, 2), 8, test_share=0.2, val_share=0.25, seed=4))
+    few = monte_carlo(cohort(30, 2), 3, test_share=0.2, val_share=0.25, seed=3)  # more repeats change no earlier one
+    assert as_sets(few) == {row for row in as_sets(table) if row[6] < 3}
+
+
+def test_a_large_share_leaves_a_patient_of_each_class():
+    table = monte_carlo(cohort(8, 1), 2, test_share=0.9, val_share=0.9)
+    counts = table.class_counts(1, 0)
+    assert counts == {"train": {"c0": 1, "c1": 1}, "val": {"c0": 0, "c1": 0}, "test": {"c0": 3, "c1": 3}}
+
+
+def test_every_patient_is_drawn_alike():
+    table = monte_carlo(cohort(20, 1), 100, test_share=0.2)
+    n_times = np.unique(table.patient[table.part == "test"], return_counts=True)[1]
+    assert len(n_times) == 20
+    spread = np.sqrt(100 * 0.2 * 0.8)
+    assert np.abs(n_times - 20).max() < 4 * spread
+
+
+def test_a_patient_of_two_labels_counts_by_majority_and_ties_go_to_the_highest_class():
+    label = {"a": "121", "b": "12", "c": "11", "d": "22", "e": "2"}
+    rows = [(patient, one) for patient, text in label.items() for one in text]
+    items = SplitItems.of(
+        slide=[f"s{i}" for i in range(len(rows))], patient=[p for p, _ in rows], label=[one for _, one in rows]
+    )
+    table = monte_carlo(items, 40, test_share=0.5)  # class 1: a, c; class 2: b, d, e: one and two are tested
+    tested = [set(table.patient[table.rows(*key, "test")]) for key in table.folds]
+    assert {frozenset(found & {"a", "c"}) for found in tested} == {frozenset("a"), frozenset("c")}
+    assert {frozenset(found & {"b", "d", "e"}) for found in tested} == {
+        frozenset("bd"),
+        frozenset("be"),
+        frozenset("de"),
+    }
+
+
+def test_monte_carlo_names_a_class_that_does_not_go_round():
+    items = replace(cohort(6, 1), label=np.array(["a", "a", "a", "a", "b", "b"], dtype=object))
+    assert monte_carlo(items, 2).warnings == ()
+    with pytest.raises(EvaluationError, match=r"too few patients for 3 parts, 3 of each class .*class b \(2\)"):
+        monte_carlo(items, 2, val_share=0.2)
+    table = monte_carlo(items, 1, val_share=0.2, allow_missing_class=True)
+    assert table.warnings == ("no item of class b in val of repeat 0 fold 0",)
+
+
+@pytest.mark.parametrize("unit", ["patient", "site", "slide"])
+def test_leave_one_out_tests_each_unit_alone(unit):
+    items = cohort(9, 2)
+    table = leave_one_out(items, unit)
+    column = getattr(table, unit)
+    tested = [set(column[table.rows(*key, "test")]) for key in table.folds]
+    assert [len(found) for found in tested] == [1] * len(set(column))
+    assert set().union(*tested) == set(column)
+    for key, found in zip(table.folds, tested, strict=True):
+        assert not found & set(column[table.rows(*key, "train")])
+        assert len(table.rows(*key)) == len(items)
+    assert bool(table.warnings) == (unit == "slide")
+
+
+def test_leave_one_out_names_what_is_missing():
+    items = cohort(4, 2, n_classes=2, n_sites=2)
+    with pytest.raises(EvaluationError, match=r"leaving one site out needs at least 3 .* only h0, h1"):
+        leave_one_out(items, "site")
+    with pytest.raises(EvaluationError, match="8 of 8 items have no site"):
+        leave_one_out(replace(items, site=np.full(8, "", dtype=object)), "site")
+    with pytest.raises(EvaluationError, match="only p00"):
+        leave_one_out(items.take(np.arange(2)))
+    apart = replace(cohort(9, 2), site=np.array([f"h{i % 3}" for i in range(18)], dtype=object))
+    with pytest.raises(EvaluationError, match=r"stands? in two parts"):
+        leave_one_out(apart, "site")
+
+
+def test_a_group_is_left_out_whole():
+    items = replace(cohort(6, 1), group=np.array(["p00", "p00", "p02", "p03", "p04", "p05"], dtype=object))
+    table = leave_one_out(items)
+    assert len(table.folds) == 5
+    assert set(table.patient[table.rows(0, 0, "test")]) == {"p00", "p01"}
+
+
+def test_inner_folds_choose_on_what_the_test_part_leaves():
+    split = nested(cohort(15, 2), 3, 2)
+    for key in split.outer.folds:
+        tested = set(split.outer.patient[split.outer.rows(*key, "test")])
+        inner = split.inner_of(*key)
+        assert len(inner.folds) == 2
+        assert set(inner.part) == {"train", "val"}
+        assert not tested & set(inner.patient)
+        assert len(set(inner.patient)) == 15 - len(tested)
+        assert sorted(inner.item[inner.part == "val"]) == sorted(set(inner.item))
+
+
+def test_labels_of_the_test_part_decide_nothing_inside():
+    outer = stratified_folds(cohort(20, 2), 4, val_share=0.2)
+    label = outer.label.copy()
+    tested = np.flatnonzero(outer.part == "test")
+    label[tested] = np.random.default_rng(1).permutation([f"new{i % 3}" for i in range(len(tested))])
+    n_left = [len(outer.rows(*key)) - len(outer.rows(*key, "test")) for key in outer.folds]
+    assert [len(table) for table in inner_folds(outer, 3)] == [3 * n for n in n_left]  # with the validation part
+    before, after = inner_folds(outer, 3), inner_folds(replace(outer, label=label), 3)
+    assert [as_sets(table) for table in before] == [as_sets(table) for table in after]
+
+
+def test_inner_folds_keep_what_the_outer_split_keeps_whole():
+    by_slide = inner_folds(leave_one_out(cohort(2, 4, n_classes=1), "slide"), 3)
+    assert {table.unit for table in by_slide} == {"slide"}
+    by_site = inner_folds(leave_one_out(cohort(12, 2), "site"), 2)
+    assert {table.unit for table in by_site} == {"patient"}
+    with pytest.raises(EvaluationError, match="too few patients for 4 folds"):
+        nested(cohort(8, 1), 4, 4)
