@@ -135,7 +135,7 @@ class Ready:
 def as_batch(views: Tensor) -> Batch:
     """Two views of each tile as a method takes them."""
     n = len(views) // 2
-    return Batch(views, None, torch.arange(n), None, 0, 1, n)
+    return Batch(views, None, torch.arange(n), None, 0, 1)
 
 
 def all_shares(source: PixelSource, recipe: Recipe) -> Iterator[Share]:

@@ -1,4 +1,4 @@
-"""Two processes equal one: gathering, sums, gradients, BatchNorm; and a failure in one of them ends both.
+"""Two processes equal one: gathering, gradients, BatchNorm; and a failure in one of them ends both.
 
 All claims about two processes are checked on the results of one pair of them: `in_each` computes, the tests compare.
 """
@@ -30,7 +30,6 @@ from histokin.learn.distributed import (
     gathered,
     gathered_ids,
     start,
-    summed,
     synchronise_batch_norm,
     wait_for_all,
 )
@@ -70,39 +69,7 @@ def without_gathering(first, second, world):
     return nt_xent(first, second, temperature=T)
 
 
-def by_plain_sum(first, second, world):
-    return correlation_loss(first, second, _plainly_summed)
-
-
-def by_summed(first, second, world):
-    return correlation_loss(first, second, summed)
-
-
-def correlation_loss(first, second, over_all):
-    """As in Barlow Twins: a matrix summed over all tiles, here of any function of it."""
-    c = over_all(first.T @ second)
-    return (c - torch.eye(len(c), dtype=c.dtype)).square().mean()
-
-
-class _PlainSum(torch.autograd.Function):
-    """What `dist.all_reduce` on a tensor of the graph comes to: the gradient passes unchanged."""
-
-    @staticmethod
-    def forward(_, x):
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(_, gradient):  # pyright: ignore[reportIncompatibleMethodOverride] - the usual names
-        return gradient
-
-
-def _plainly_summed(x):
-    return _PlainSum.apply(x) if dist.is_initialized() else x
-
-
-LOSSES = {f.__name__: f for f in (own_anchors, whole_loss, without_gathering, by_plain_sum, by_summed)}
+LOSSES = {f.__name__: f for f in (own_anchors, whole_loss, without_gathering)}
 
 
 def small_net() -> nn.Module:
@@ -246,7 +213,7 @@ def by_environment(world):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     seen = []
     with contextlib.suppress(ZeroDivisionError), start(world, backend="gloo", limit_s=60):
-        seen += [World.current(), summed(torch.tensor([1.0 + world.rank])).item()]
+        seen += [World.current(), gathered(torch.tensor([1.0 + world.rank])).sum().item()]
         seen += [1 / 0]
     return [*seen, World.current()]
 
@@ -279,7 +246,6 @@ def in_each(world):
         "ids": gathered_ids(torch.tensor([5, 2**40]) + world.rank),
         "plain": plain,
         "half": half.grad,
-        "summed": summed(torch.tensor(2.0 + world.rank)),
         "any": (any_rank(False), any_rank(world.rank == 1), any_rank(True)),
         "compiled": compiled_output(),
     }
@@ -344,7 +310,7 @@ def test_both_forms_of_gathering_give_the_golden_gradient(pair, golden, form):
 
 @pytest.mark.parametrize(
     ("two", "one"),
-    [("own_anchors", "own_anchors"), ("whole_loss", "own_anchors"), ("by_summed", "by_summed")],
+    [("own_anchors", "own_anchors"), ("whole_loss", "own_anchors")],
 )
 def test_a_net_with_batch_norm_has_the_gradients_of_the_joint_batch(pair, two, one):
     expected = train_once(ALONE, one)
@@ -373,13 +339,6 @@ def test_what_is_not_gathered_has_other_gradients(pair):
     expected = train_once(ALONE, "whole_loss")["gradients"]
     found = pair[0]["nets"]["without_gathering"]["gradients"]
     assert sum(bool(differs(found[name], expected[name])) for name in expected) > len(expected) // 2
-
-
-def test_a_plain_sum_leaves_half_of_the_gradient(pair):
-    name = "1.3.weight"  # the last layer: behind it there is no BatchNorm whose exchange could matter
-    expected = train_once(ALONE, "by_summed")["gradients"][name]
-    close(pair[0]["nets"]["by_plain_sum"]["gradients"][name], expected / 2)
-    close(pair[0]["nets"]["by_summed"]["gradients"][name], expected)
 
 
 def test_the_mean_over_processes_counts_a_missing_gradient_as_nothing(pair):
@@ -451,10 +410,9 @@ def test_gradients_of_half_precision_rows_are_summed_over_processes(pair):
         assert found["half"].tolist() == [[2.0, 512.0, 3.0]] * 2
 
 
-def test_sums_flags_and_worlds_are_those_of_all(pair):
+def test_flags_and_worlds_are_those_of_all(pair):
     for rank, found in enumerate(pair):
         assert found["world"]
-        assert found["summed"].item() == 5.0
         assert found["any"] == (False, True, True)
         assert found["environment"] == [World(rank, 2), 3.0, World(0, 1)]  # the group is left after an error too
 
@@ -474,7 +432,6 @@ def test_in_a_single_process_nothing_is_exchanged():
     ids = torch.arange(3)
     assert gathered(x) is x
     assert gathered_ids(ids) is ids
-    assert summed(x) is x
     assert broadcast_object(x) is x
     assert (any_rank(False), any_rank(True)) == (False, True)
     assert World.current() == ALONE == World(0, 1)

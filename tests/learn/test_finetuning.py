@@ -150,6 +150,26 @@ def headed(field: Any, tmp_path_factory: pytest.TempPathFactory) -> TrainingResu
     return pretrain(field, recipe, tmp_path_factory.mktemp("headed"), device="cpu")
 
 
+def test_a_frozen_encoder_is_the_same_function_with_its_stain_normalisation_and_zoom(field, tmp_path):
+    before = pretrain(
+        field, recipe_of("simclr", "run.steps=2", "views.normalise=lab", "views.embed_px=22"), tmp_path / "a"
+    )
+    after = pretrain(field, from_weights(before.encoder, "loss.frozen=true", "run.steps=2"), tmp_path / "b")
+    assert after.fingerprint == before.fingerprint
+
+
+def test_a_frozen_encoder_raises_no_alarm_about_itself_and_classes_that_do_not_occur_do_not_count(tmp_path):
+    grey = np.full((24, 32, 32, 3), 180, np.uint8)  # nothing to be told apart: every embedding is the same
+    codes = np.arange(24) % 2
+    source: Any = ArrayPixels(grey, 1.0, labels=Labels(codes, ("a", "b", "c"), np.arange(24)))
+    still = [f"views.{name}=0" for name in ("stain_p", "jitter_p", "grey")]
+    for frozen in ("true", "false"):
+        recipe = recipe_of("supervised", *still, f"loss.frozen={frozen}", "run.steps=3", "optimiser.lr=1e-6")
+        alarms = pretrain(source, recipe, tmp_path / frozen, device="cpu").alarms
+        assert any("that of a constant encoder (0.693)" in alarm for alarm in alarms)
+        assert any("collapsed" in alarm for alarm in alarms) == (frozen == "false")
+
+
 def test_an_encoder_with_a_head_goes_on_with_its_head(field, headed, tmp_path):
     result = pretrain(field, from_weights(headed.encoder, "loss.frozen=true", "run.steps=1"), tmp_path, device="cpu")
     assert load_encoder(result.encoder, device="cpu").card.head == (16, 8)

@@ -1,6 +1,8 @@
 """Recipes: shipped text, defaults, refusals that help, overrides, and what auto becomes."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from histokin.learn.recipe import AUTO, differences, fill_autos, settled, with_s
 from histokin.learn.resolve import default_train_px
 
 CPU = torch.device("cpu")
+METHODS_PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_shipped_recipe_is_the_defaults_with_every_key_commented():
@@ -76,6 +79,10 @@ def test_a_recipe_survives_being_written_and_read():
         ("run: {batch: 1}", r"batch must be >= 2"),
         ("views: {zoom_min: 3}", r"zoom_min <= zoom_max"),
         ("views: {grey: 2}", r"grey is a probability"),
+        ("views: {std: [0.2, 0, 0.2]}", r"std must be > 0 in each channel"),
+        ("views: {embed_zoom: 0}", r"embed_zoom must be > 0 or auto"),
+        ("backbone: {head: [8, 0]}", r"head must be widths >= 1"),
+        ("{method: ccl, loss: {groups: 1}}", r"groups must be >= 2 or auto"),
         ("precision: fp8", r"precision: .*got 'fp8'"),
         ("- a", r"a recipe is a mapping"),
         ("a: [", r"no YAML"),
@@ -120,6 +127,64 @@ def test_views_are_sized_by_tile_and_machine(px, cpu, gpu):
     assert (default_train_px(px, "cpu"), default_train_px(px, "cuda")) == (cpu, gpu)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("resnet18", "{}", (96, 205, 40)),
+        ("vit_tiny_patch16_224", "{dynamic_img_size: true}", (96, 208, 32)),
+        ("vit_tiny_patch16_224", "{dynamic_img_size: true, dynamic_img_pad: true}", (96, 205, 40)),
+        ("vit_tiny_patch16_224", "{}", (224, 224, 224)),
+        ("vit_tiny_patch16_224", "{img_size: 96, patch_size: 8}", (96, 96, 96)),
+        ("hiera_tiny_224", "{}", (224, 224, 224)),
+    ],
+)
+def test_sizes_left_auto_are_those_the_network_takes(name, args, expected):
+    recipe = override(read_recipe("dino"), [f"backbone.name={name}", f"backbone.args={args}"])
+    views = resolve_recipe(recipe, 256, 1000, CPU).views
+    assert (views.train_px, views.embed_px, views.local.px) == expected
+    given = override(recipe, ["views.train_px=70", "views.embed_px=128", "views.local.px=50"])
+    views = resolve_recipe(given, 256, 1000, CPU).views
+    assert (views.train_px, views.embed_px, views.local.px, views.embed_zoom) == (70, 128, 50, 2.0)
+
+
+def zooms(recipe, px, device):
+    """Smallest of its crops, of the encoder, largest of its crops."""
+    views = resolve_recipe(recipe, px, 10**6, torch.device(device)).views
+    return views.zoom_min, px / views.embed_px, views.zoom_max
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_shipped_recipe_embeds_at_a_zoom_it_trains_at(name):
+    recipe = override(read_recipe(name), ["precision=fp32"])
+    for px in (64, 80, 128, 224, 256, 512):
+        for device in ("cpu", "cuda"):
+            assert sorted(zooms(recipe, px, device)) == list(zooms(recipe, px, device)), (px, device)
+
+
+def test_the_papers_settings_embed_at_a_zoom_they_train_at():
+    blocks = re.findall(r"^```yaml\n(.*?)^```", METHODS_PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == len(METHODS) - 1
+    for block in blocks:
+        recipe = override(parse_recipe(block, where=METHODS_PAGE), ["precision=fp32"])
+        for px in (224, 256):
+            found = zooms(recipe, px, "cpu")
+            assert sorted(found) == list(found), (recipe.method, px)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "match"),
+    [
+        ("ccl", ["loss.clusters=300"], r"250 keys of the queue cannot be put into 300 clusters"),
+        ("ccl", ["loss.queue=40", "loss.clusters=41"], r"40 keys .* 41 clusters.*or auto"),
+        ("sgcl", ["loss.clusters=1001"], r"3 clusterings of 1000 tiles cannot have 1001 clusters each"),
+        ("sgcl", ["loss.clusters=1000", "loss.clusterings=7"], r"7 clusterings .* few clusterings"),
+    ],
+)
+def test_clusters_that_cannot_be_are_refused_before_training(method, settings, match):
+    with pytest.raises(RecipeError, match=match):
+        resolve_recipe(override(read_recipe(method), settings), 80, 1000, CPU)
+
+
 def test_everything_auto_is_filled_once_the_steps_are_known():
     recipe = with_steps(resolve_recipe(read_recipe("simclr"), 80, 1000, CPU), 1000)
     assert "auto" not in recipe_text(recipe)
@@ -141,6 +206,7 @@ def test_a_named_backbone_gets_no_arguments_of_the_small_one():
 def test_initial_weights_bring_their_network_and_normalisation(tmp_path):
     args = {"channels": [8, 8, 16, 24], "stem_width": 8, "layers": [1, 1, 1, 1]}
     network = build_network("resnet10t", args, seed=0)
+    assert resolve_recipe(read_recipe("simclr"), 32, 1000, CPU).views.normalise == "none"
     card = EncoderCard(
         name="a",
         architecture="resnet10t",
@@ -149,15 +215,21 @@ def test_initial_weights_bring_their_network_and_normalisation(tmp_path):
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
         mpp=1.0,
-        tile_px=32,
-        input_px=32,
+        tile_px=64,
+        input_px=47,
         embed_dim=24,
         pooling="pooled",
         method="x",
+        normalise="lab",
     )
     save_encoder(tmp_path, network, card)
-    recipe = resolve_recipe(override(read_recipe("simclr"), [f"backbone.init={tmp_path}"]), 32, 1000, CPU)
+    asked = override(read_recipe("simclr"), [f"backbone.init={tmp_path}"])
+    recipe = resolve_recipe(asked, 64, 1000, CPU)
     assert (recipe.backbone.args, recipe.views.mean, recipe.views.std) == (args, card.mean, card.std)
+    assert (recipe.views.normalise, recipe.views.embed_px, recipe.views.embed_zoom) == ("lab", 47, 64 / 47)
+    assert resolve_recipe(asked, 128, 1000, CPU).views.embed_px == 94  # the zoom is brought along, not the size
+    own = resolve_recipe(override(asked, ["views.normalise=none", "views.embed_zoom=1"]), 64, 1000, CPU).views
+    assert (own.normalise, own.embed_px) == ("none", 64)
 
 
 def test_initial_weights_that_do_not_exist_are_refused():

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from learn.conftest import TINY
 
 from histokin.artefacts import read_lines
 from histokin.encoders import load_encoder
-from histokin.errors import TrainingError
+from histokin.errors import RecipeError, TrainingError
 from histokin.learn import ArrayPixels, override, pretrain, read_recipe
 from histokin.learn.capture import replay
 from histokin.learn.methods import METHODS
 from histokin.learn.methods.simclr import SimCLR
+from histokin.learn.methods.supervised import Supervised
+from histokin.learn.pixels import Labels
 from histokin.learn.recipe import with_steps
 from histokin.learn.trainer import steps_within
 
@@ -224,9 +227,70 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_a_capture(source, ti
     folder = next((tmp_path / "failures").iterdir())
     step = json.loads((folder / "step.json").read_text())["step"]
     assert f"at step {step} " in str(e.value)
+    assert "under another --name" in str(e.value)
     assert not (tmp_path / "result.json").exists()
     with pytest.raises(TrainingError, match=f"loss became nan at step {step} "):
         replay(folder, ArrayPixels(np.zeros((20, 32, 32, 3), np.uint8), mpp=1.0), device="cpu")
+
+
+class Failing(Supervised):
+    """Its loss is no number at step 3."""
+
+    def loss(self, batch):
+        terms = super().loss(batch)
+        return {**terms, "loss": terms["loss"] * (torch.nan if batch.step == 3 else 1)}
+
+
+def test_a_mended_step_of_supervised_training_gives_the_loss_it_would_have_had(tiles, tiny, tmp_path, monkeypatch):
+    """Rows of a run are those of its labelled tiles; `replay` is given all of them."""
+    labels = Labels(np.tile([-1, 0, 1, 1, 0], 4), ("a", "b"), np.arange(20))
+    recipe = override(read_recipe("supervised"), [*TINY, "run.label=kind"])
+    source = ArrayPixels(tiles, 1.0, labels=labels)
+    pretrain(source, recipe, tmp_path / "sound", device="cpu")
+    expected = read_lines(tmp_path / "sound" / "metrics.jsonl")[4]  # after a look at step 3
+    monkeypatch.setitem(METHODS, "supervised", Failing)
+    with pytest.raises(TrainingError, match="loss became nan at step 3"):
+        pretrain(source, recipe, tmp_path / "failed", device="cpu")
+    monkeypatch.setitem(METHODS, "supervised", Supervised)
+    stand_in = ArrayPixels(np.zeros_like(tiles), 1.0, labels=labels)
+    found = replay(tmp_path / "failed" / "failures" / "step-0000003", stand_in, device="cpu")
+    assert (found.loss, found.terms) == (expected["loss"], expected["terms"])
+
+
+SMALL_VIT = ["backbone.name=vit_tiny_patch16_224", "backbone.init=random"]
+SMALL_VIT_ARGS = "backbone.args={img_size: 32, patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2%s}"
+
+
+def test_a_vision_transformer_trains_and_embeds_at_sizes_it_takes(tiles, source, tiny, tmp_path):
+    recipe = override(tiny, [*SMALL_VIT, SMALL_VIT_ARGS % ", dynamic_img_size: true", "views.train_px=auto"])
+    result = pretrain(source, recipe, tmp_path, device="cpu")
+    encoder = load_encoder(result.encoder, device="cpu")
+    assert (encoder.card.input_px, encoder.embed(tiles).shape) == (24, (20, 24))
+    assert result.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (
+            (SMALL_VIT_ARGS % "", "views.train_px=24"),
+            r"views\.train_px: .* 24 px .*Set it to 32 or auto.*dynamic_img_size",
+        ),
+        ((SMALL_VIT_ARGS % "", "views.embed_px=26"), r"views\.embed_px: vit_tiny_patch16_224 cannot take .* 26 px"),
+        ((SMALL_VIT_ARGS % ", dynamic_img_size: true", "views.embed_px=26"), r"embed_px: .*Set it to auto or to 24"),
+        ((SMALL_VIT_ARGS % "", "views.local.px=16", "views.local.count=2"), r"views\.local\.px: .* 16 px"),
+    ],
+)
+def test_a_size_the_network_cannot_take_is_refused_before_any_work(source, tiny, tmp_path, settings, match):
+    with pytest.raises(RecipeError, match=match):
+        pretrain(source, override(tiny, [*SMALL_VIT, *settings]), tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_that_embeds_at_a_zoom_it_was_not_trained_at_says_so(source, tiny, tmp_path):
+    result = pretrain(source, override(tiny, ["run.steps=1", "views.embed_px=16"]), tmp_path, device="cpu")
+    (note,) = result.notes
+    assert note.startswith("the encoder embeds at 2.00 tile pixels a pixel, it was trained at 1.00 to 1.67")
 
 
 class Constant(SimCLR):

@@ -181,6 +181,6 @@ def test_blur_equals_scipys_gaussian(tiles):
 
 
 def test_central_plan_is_the_middle_at_the_embedding_zoom(tiles):
-    spec = dataclasses.replace(STILL, train_px=16, embed_zoom=1.0)
+    spec = dataclasses.replace(STILL, train_px=16, embed_px=32)
     views = make_views(torch.from_numpy(tiles), central_plan(len(tiles), spec, 32), spec)
     np.testing.assert_allclose(to_rgb(views), tiles[:, 8:24, 8:24] / 255, atol=1e-5)

@@ -14,7 +14,7 @@ from histokin.learn.pixels import PixelSource
 from histokin.learn.reading import recipe_from
 from histokin.learn.sampling import Draw
 from histokin.learn.stains import StainTemplates
-from histokin.learn.steps import LossNotFinite, Setting, Share, StepResult, new_state, train_step
+from histokin.learn.steps import LossNotFinite, Setting, Share, StepResult, new_state, train_step, used
 
 STATE, STEP, TILES = "state.pt", "step.json", "tiles.npz"
 
@@ -54,8 +54,8 @@ def captured(
     return LossNotFinite(
         error.what,
         path,
-        f"{error.remedy} This folder holds the step's state, samples and pixels: histokin.learn.replay meets it again; "
-        "the same command goes on from the last checkpoint.",
+        f"{error.remedy} As it is, the run would meet the same step. This folder holds its state, samples and pixels: "
+        "histokin.learn.replay does it once more.",
     )
 
 
@@ -73,7 +73,7 @@ def replay(folder: Path, source: PixelSource, *, device: str = "auto") -> StepRe
     said = json.loads((folder / STEP).read_text(encoding="utf-8"))
     recipe = recipe_from(said["recipe"], where=folder / STEP)
     setting = Setting(recipe, choose_device(device), said["px"], _templates(said["templates"]))
-    state = new_state(setting, source)
+    state = new_state(setting, used(source, recipe))
     resume(folder / STATE, state, RunInputs(recipe, said["pixels"], said["init"]), setting.device)
     with np.load(folder / TILES) as arrays:
         held = dict(arrays)

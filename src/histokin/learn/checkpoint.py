@@ -14,7 +14,7 @@ from histokin.errors import TrainingError
 from histokin.learn.methods import Method
 from histokin.learn.recipe import Recipe, differences
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 class CheckpointMismatch(TrainingError):

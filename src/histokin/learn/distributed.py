@@ -120,18 +120,6 @@ def gathered_ids(ids: Tensor, world: World | None = None) -> Tensor:
     return ids if world.size == 1 else _all_rows(ids, world)
 
 
-def summed(x: Tensor) -> Tensor:
-    """The sum over processes, element by element, with gradient.
-
-    The backward pass sums over processes too. An `all_reduce` by itself passes the gradient on unchanged, which after
-    `average_gradients` leaves 1 / W of the true one.
-
-    Args:
-        x: any shape, equal in all processes; float32 or better.
-    """
-    return x if World.current().size == 1 else _Sum.apply(x)
-
-
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the processes; the same bits in all of them.
 
@@ -354,23 +342,6 @@ class _Gather(torch.autograd.Function):
         total = gradient.to(torch.promote_types(gradient.dtype, torch.float32), copy=True).contiguous()
         dist.all_reduce(total)
         return total[ctx.world.own(len(total))].to(gradient.dtype), None
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:
-        return _all_summed(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(_: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] - as above
-        return _all_summed(gradient)
-
-
-def _all_summed(x: Tensor) -> Tensor:
-    total = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(total)
-    return total
 
 
 def _all_rows(x: Tensor, world: World) -> Tensor:

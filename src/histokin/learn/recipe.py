@@ -38,6 +38,9 @@ class BackboneSpec:
     init: str = "random"
     head: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        need(all(width >= 1 for width in self.head), "head must be widths >= 1")
+
 
 @dataclass(frozen=True, slots=True)
 class LocalViewSpec:
@@ -69,6 +72,7 @@ class ViewSpec:
 
     With `field` above 1 the slide is read around each tile, `field` times the tile's side: crops may then reach beyond
     the tile, and the second and later views are shifted by up to `shift` tile sides.
+    `auto` of `normalise`, `embed_zoom`, `mean` and `std`: as the encoder that the run begins from has it.
     `blur` and `solarise` are probabilities; several stand for the views in their order, the last for all that follow.
     """
 
@@ -77,13 +81,13 @@ class ViewSpec:
     embed_px: int | Auto = AUTO
     zoom_min: float = 1.0
     zoom_max: float = 1 / 0.6
-    embed_zoom: float = 1.25
+    embed_zoom: float | Auto = AUTO
     aspect: float = 0.15
     field: float = 1.0
     shift: float = 0.0
     flip: bool = True
     rotate: bool = True
-    normalise: Literal["none", "lab"] = "none"
+    normalise: Literal["auto", "none", "lab"] = AUTO
     stain: Literal["hed", "lab"] = "hed"
     stain_p: float = 1.0
     stain_gain: float = 0.5
@@ -103,7 +107,8 @@ class ViewSpec:
 
     def __post_init__(self) -> None:
         need(0 < self.zoom_min <= self.zoom_max, "need 0 < zoom_min <= zoom_max")
-        need(self.embed_zoom > 0, "embed_zoom must be > 0")
+        need(self.embed_zoom == AUTO or self.embed_zoom > 0, "embed_zoom must be > 0 or auto")
+        need(self.std == AUTO or min(self.std) > 0, "std must be > 0 in each channel, or auto")
         for name in ("aspect", "stain_gain", "brightness", "contrast", "saturation"):
             need(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1)")
         for name in ("grey", "stain_p", "jitter_p"):

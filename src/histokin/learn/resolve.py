@@ -1,6 +1,8 @@
 """Fill what a recipe leaves `auto`, by machine, tile size and initial weights."""
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,14 @@ import torch
 
 from histokin.artefacts import digest_file, digest_of
 from histokin.encoders.folder import CARD, HEAD, WEIGHTS, read_card
-from histokin.encoders.networks import SMALL_ARCHITECTURE, SMALL_ARGS, known_name
+from histokin.encoders.networks import SMALL_ARCHITECTURE, SMALL_ARGS, build_network, known_name
 from histokin.errors import RecipeError
 from histokin.learn.methods import METHODS
 from histokin.learn.precision import choose_precision
-from histokin.learn.recipe import AUTO, TISSUE_MEAN, TISSUE_STD, Recipe, with_steps
+from histokin.learn.recipe import AUTO, TISSUE_MEAN, TISSUE_STD, Recipe, ViewSpec, settled, with_steps
 
 RANDOM_INIT = "random"
+EMBED_ZOOM = 1.25  # near the mean zoom of the default crops
 
 
 def resolve_recipe(recipe: Recipe, px: int, n_tiles: int, device: torch.device | str) -> Recipe:
@@ -27,7 +30,9 @@ def resolve_recipe(recipe: Recipe, px: int, n_tiles: int, device: torch.device |
         device: where it will run: sizes and backbone differ between CPU and CUDA.
 
     Raises:
-        RecipeError: initial weights that do not exist, or that are of another architecture than asked for.
+        RecipeError: initial weights that do not exist, or that are of another architecture than asked for; settings
+            of the loss that contradict each other or the number of tiles.
+        EncoderError: timm has no such network.
     """
     device = torch.device(device)
     views, backbone = recipe.views, recipe.backbone
@@ -39,8 +44,6 @@ def resolve_recipe(recipe: Recipe, px: int, n_tiles: int, device: torch.device |
     if args == AUTO:
         is_small = backbone.name == AUTO and name == SMALL_ARCHITECTURE and not start
         args = start.get("model_args", dict(SMALL_ARGS) if is_small else {})
-    train_px = default_train_px(px, device) if views.train_px == AUTO else views.train_px
-    local_px = default_local_px(train_px, is_quadrant=views.local.quadrants)
     optimiser = recipe.optimiser
     filled = dataclasses.replace(
         recipe,
@@ -50,12 +53,10 @@ def resolve_recipe(recipe: Recipe, px: int, n_tiles: int, device: torch.device |
             backbone, name=name, args=args, head=backbone.head or tuple(start.get("head", ()))
         ),
         views=dataclasses.replace(
-            views,
-            train_px=train_px,
-            embed_px=max(8, round(px / views.embed_zoom)) if views.embed_px == AUTO else views.embed_px,
+            _sized(views, px, input_rule(name, settled(args, "backbone.args")), device, start.get("zoom", EMBED_ZOOM)),
+            normalise=start.get("normalise", "none") if views.normalise == AUTO else views.normalise,
             mean=start.get("mean", TISSUE_MEAN) if views.mean == AUTO else views.mean,
             std=start.get("std", TISSUE_STD) if views.std == AUTO else views.std,
-            local=dataclasses.replace(views.local, px=local_px if views.local.px == AUTO else views.local.px),
         ),
         optimiser=dataclasses.replace(
             optimiser,
@@ -65,6 +66,64 @@ def resolve_recipe(recipe: Recipe, px: int, n_tiles: int, device: torch.device |
         ),
     )
     return filled if filled.run.steps == AUTO else with_steps(filled, filled.run.steps)
+
+
+def _sized(views: ViewSpec, px: int, rule: "InputRule", device: torch.device, usual_zoom: float) -> ViewSpec:
+    """The views with sizes that the network takes, and the zoom of embedding, where these were auto."""
+    train_px = rule.nearest(default_train_px(px, device)) if views.train_px == AUTO else views.train_px
+    local_px = rule.nearest(default_local_px(train_px, is_quadrant=views.local.quadrants))
+    zoom = usual_zoom if views.embed_zoom == AUTO else views.embed_zoom
+    embed_px = rule.nearest(max(8, px / zoom)) if views.embed_px == AUTO else views.embed_px
+    if views.embed_zoom == AUTO and (views.embed_px != AUTO or rule.side):
+        zoom = px / embed_px  # where the size is given, it decides
+    return dataclasses.replace(
+        views,
+        train_px=train_px,
+        embed_px=embed_px,
+        embed_zoom=zoom,
+        local=dataclasses.replace(views.local, px=local_px if views.local.px == AUTO else views.local.px),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InputRule:
+    """Which pictures a network takes.
+
+    Attributes:
+        side: the only one it takes; None where it takes several.
+        multiple: what their sides must be a multiple of, such as a patch of a vision transformer.
+    """
+
+    side: int | None = None
+    multiple: int = 1
+
+    def nearest(self, px: float) -> int:
+        """The side it takes that comes nearest."""
+        return self.side or self.multiple * max(1, round(px / self.multiple))
+
+
+def input_rule(architecture: str, args: Mapping[str, Any]) -> InputRule:
+    """What timm says of the pictures a network takes.
+
+    Raises:
+        EncoderError: unknown name, or arguments that the network does not take.
+    """
+    import timm
+
+    known_name(architecture)
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not config.fixed_input_size:
+        return InputRule()
+    with torch.device("meta"):  # its shapes alone: no weight is drawn
+        patches: Any = getattr(build_network(architecture, args, seed=0), "patch_embed", None)
+    if getattr(patches, "strict_img_size", True):
+        return InputRule(side=_one(getattr(patches, "img_size", None) or args.get("img_size", config.input_size)))
+    return InputRule(multiple=1 if getattr(patches, "dynamic_img_pad", False) else _one(patches.patch_size))
+
+
+def _one(sides: int | tuple[int, ...]) -> int:
+    """The last of several sides; tiles are square."""
+    return sides if isinstance(sides, int) else sides[-1]
 
 
 def default_train_px(px: int, device: torch.device | str) -> int:
@@ -82,7 +141,10 @@ def default_local_px(train_px: int, *, is_quadrant: bool) -> int:
 
 
 def starting_point(init: str) -> dict[str, Any]:
-    """What initial weights say about architecture and normalisation: `architecture`, `model_args`, `mean`, `std`."""
+    """What initial weights say of themselves: `architecture`, `model_args`, `mean` and `std`.
+
+    An encoder folder also says its `head`, `normalise`, and the `zoom` that it embeds at (tile pixels per pixel).
+    """
     if init == RANDOM_INIT:
         return {}
     path = Path(init)
@@ -94,6 +156,8 @@ def starting_point(init: str) -> dict[str, Any]:
             "mean": card.mean,
             "std": card.std,
             "head": card.head,
+            "normalise": card.normalise,
+            "zoom": card.tile_px / card.input_px,
         }
     if path.is_file():
         return {}  # a weights file knows neither

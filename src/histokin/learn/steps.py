@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from histokin.encoders.folder import HEAD, WEIGHTS, read_card
 from histokin.encoders.networks import HeadedEncoder, build_network, embedding_dim, seeded_torch, with_head
 from histokin.encoders.weights import fit_weights, read_weights
-from histokin.errors import TrainingError
+from histokin.errors import RecipeError, TrainingError
 from histokin.learn.checkpoint import TrainState
 from histokin.learn.distributed import World, any_rank, average_gradients, broadcast_state, synchronise_batch_norm
 from histokin.learn.methods import METHODS, Batch
 from histokin.learn.monitors import Look, look_at
 from histokin.learn.optimisers import build_optimiser, clip_gradients, scaled_lr, set_rates
-from histokin.learn.pixels import PixelSource
+from histokin.learn.pixels import PixelSource, SomePixels
 from histokin.learn.precision import Precision, computing_in
 from histokin.learn.recipe import BackboneSpec, Recipe, settled
-from histokin.learn.resolve import RANDOM_INIT
+from histokin.learn.resolve import RANDOM_INIT, input_rule
 from histokin.learn.sampling import Draw
 from histokin.learn.schedule import cosine, learning_rate
 from histokin.learn.stains import StainTemplates
@@ -121,6 +121,46 @@ def starting_network(backbone: BackboneSpec, seed: int) -> nn.Module:
     return network
 
 
+@torch.no_grad()
+def try_sizes(recipe: Recipe, device: torch.device) -> None:
+    """Send a picture of each size through the recipe's network: what it cannot take fails before any work is done.
+
+    Raises:
+        RecipeError: names the key and what the network takes.
+    """
+    backbone, views = recipe.backbone, recipe.views
+    sizes = {
+        "views.train_px": settled(views.train_px, "views.train_px"),
+        "views.embed_px": settled(views.embed_px, "views.embed_px"),
+    }
+    if views.local.count:
+        sizes["views.local.px"] = settled(views.local.px, "views.local.px")
+    network = starting_network(backbone, recipe.seed).eval().to(device)
+    for key, px in sizes.items():
+        try:
+            network(torch.zeros(2, 3, px, px, device=device))
+        except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:  # timm and torch raise these
+            raise RecipeError(
+                f"{backbone.name} cannot take pictures of {px} px ({(str(error).splitlines() or [''])[0]})",
+                f"recipe key {key}",
+                _sizes_taken(backbone, px),
+            ) from error
+
+
+def _sizes_taken(backbone: BackboneSpec, px: int) -> str:
+    rule = input_rule(backbone.name, settled(backbone.args, "backbone.args"))
+    if rule.side:
+        several = "a vision transformer takes several sizes with backbone.args={dynamic_img_size: true}"
+        return f"Set it to {rule.side} or auto; {several}."
+    return f"Set it to auto or to {rule.nearest(px)}." if rule.multiple > 1 else "Set it to auto or to a larger size."
+
+
+def used(source: PixelSource, recipe: Recipe) -> PixelSource:
+    """The tiles that the recipe's method can learn from: those that rows and state of a run are about."""
+    rows = METHODS[recipe.method].usable(source)
+    return source if rows is None else SomePixels(source, rows)
+
+
 def train_step(state: TrainState, share: Share, tiles: np.ndarray, setting: Setting) -> StepResult:
     """Views, loss, gradient, update; `state.step` is one more afterwards.
 
@@ -170,7 +210,7 @@ def _not_finite(state: TrainState, what: str, step: int, lr: float) -> LossNotFi
     return LossNotFinite(
         f"{what} at step {step} with learning rate {lr:.3g}",
         f"step {step}",
-        "Lower optimiser.lr or set precision: fp32.",
+        "Lower optimiser.lr or set precision: fp32, under another --name (from Python: in another folder).",
     )
 
 
@@ -206,7 +246,6 @@ def make_batch(share: Share, tiles: np.ndarray, setting: Setting, *, n_views: in
         near=None if near is None else torch.from_numpy(near).to(device),
         step=step,
         steps=settled(recipe.run.steps, "run.steps"),
-        step_samples=share.batch,
     )
 
 

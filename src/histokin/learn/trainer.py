@@ -36,9 +36,9 @@ from histokin.learn.distributed import World, any_rank, broadcast_object, wait_f
 from histokin.learn.duration import parse_duration
 from histokin.learn.methods import METHODS
 from histokin.learn.monitors import Look, find_alarms
-from histokin.learn.pixels import PixelSource, SomePixels
+from histokin.learn.pixels import PixelSource
 from histokin.learn.reading import read_recipe, recipe_from, recipe_text
-from histokin.learn.recipe import AUTO, Recipe, differences, fill_autos, settled, with_steps
+from histokin.learn.recipe import AUTO, Recipe, ViewSpec, differences, fill_autos, settled, with_steps
 from histokin.learn.resolve import init_digest, resolve_recipe
 from histokin.learn.sampling import Sampler, probe_rows
 from histokin.learn.stains import NormalisedPixels, StainTemplates, fit_stains, fit_templates
@@ -52,6 +52,8 @@ from histokin.learn.steps import (
     read_ahead,
     take_look,
     train_step,
+    try_sizes,
+    used,
 )
 from histokin.progress import Reporter, silent
 
@@ -109,7 +111,7 @@ def pretrain(
         on_event: called with a mapping after each step and look; the only place where clock times go.
 
     Raises:
-        RecipeError: unknown method, or initial weights that do not fit.
+        RecipeError: unknown method, initial weights that do not fit, pictures of a size that the network cannot take.
         TrainingError: the folder holds another run, tiles the method cannot use, a loss that is not finite.
     """
     target, world = choose_device(device), World.current()
@@ -118,6 +120,7 @@ def pretrain(
     finished = _finished(folder, inputs)
     if finished is not None:
         return finished
+    try_sizes(inputs.recipe, target)
     tiles, templates = prepared(source, inputs.recipe)
     draws = METHODS[recipe.method].sampler(tiles, inputs.recipe)
     _check_shares(draws.batch, world)
@@ -144,9 +147,7 @@ def pretrain(
 
 def prepared(source: PixelSource, recipe: Recipe) -> tuple[PixelSource, StainTemplates | None]:
     """The pixels as the recipe wants them, and the stainings that views are drawn from, if it wants that."""
-    usable = METHODS[recipe.method].usable(source)
-    tiles = source if usable is None else SomePixels(source, usable)
-    views = recipe.views
+    tiles, views = used(source, recipe), recipe.views
     if views.normalise == "none" and views.stain == "hed":
         return tiles, None
     stains = fit_stains(tiles)
@@ -354,7 +355,7 @@ def _finish(run: _Run, state: TrainState) -> None:
     card = _card(run.source, recipe, state, digest_of(digests))
     card = save_encoder(folder / ENCODER, state.method.exported(), card)
     batch = run.draws.batch
-    reduced = () if batch == recipe.run.batch else (_reduced(batch, recipe.run.batch, n),)
+    reduced = (run.draws.note,) if run.draws.note else ()
     result = TrainingResult(
         folder=folder,
         fingerprint=fingerprint(card),
@@ -364,20 +365,25 @@ def _finish(run: _Run, state: TrainState) -> None:
         loss=loss,
         monitors={key: value for key, value in plain(looks[-1]).items() if key != "step"} if looks else {},
         alarms=find_alarms(
-            looks,
+            () if state.method.is_frozen else looks,
             dim=card.embed_dim,
             n_probe=min(n, recipe.run.monitor_tiles),
             loss=loss,
             trivial=state.method.trivial_loss(batch),
         ),
-        notes=(*reduced, *METHODS[recipe.method].notes(run.source, recipe)),
+        notes=(*reduced, *_note_zoom(card, recipe.views), *METHODS[recipe.method].notes(run.source, recipe, batch)),
     )
     content = {key: value for key, value in plain(result).items() if key not in {"folder", "is_new"}}
     write_json(folder / RESULT, {**content, "inputs": digests})
 
 
-def _reduced(batch: int, asked: int, n_tiles: int) -> str:
-    return f"there are {n_tiles} tiles: a batch holds {batch} of them instead of {asked}, so that none is in it twice"
+def _note_zoom(card: EncoderCard, views: ViewSpec) -> tuple[str, ...]:
+    """Said of an encoder that embeds at a scale it was not trained at; a twentieth beside it is rounding."""
+    zoom = card.tile_px / card.input_px
+    if views.zoom_min / 1.05 <= zoom <= views.zoom_max * 1.05:
+        return ()
+    trained = f"it was trained at {views.zoom_min:.2f} to {views.zoom_max:.2f}"
+    return (f"the encoder embeds at {zoom:.2f} tile pixels a pixel, {trained}: set views.embed_px or the views' zoom",)
 
 
 def _card(source: PixelSource, recipe: Recipe, state: TrainState, run: str) -> EncoderCard:
@@ -398,5 +404,5 @@ def _card(source: PixelSource, recipe: Recipe, state: TrainState, run: str) -> E
         method=recipe.method,
         run=run,
         head=recipe.backbone.head,
-        normalise=recipe.views.normalise,
+        normalise=settled(recipe.views.normalise, "views.normalise"),
     )

@@ -1,4 +1,4 @@
-"""Sampling laws: every tile once an epoch, never twice in a batch, the same for any number of ranks."""
+"""Sampling laws: every tile once an epoch, never twice in a batch."""
 
 import numpy as np
 import pytest
@@ -24,14 +24,6 @@ def test_the_batch_is_reduced_only_where_a_tile_would_repeat(batch, n_tiles, exp
     assert effective_batch(batch, n_tiles) == expected
 
 
-@pytest.mark.parametrize("world", [2, 3, 8])
-def test_the_ranks_parts_are_the_batch_of_one_process(world):
-    for step in (0, 3, 11):
-        whole = batch_rows(4, step, 24, 100)
-        parts = [batch_rows(4, step, 24, 100, rank=rank, world=world) for rank in range(world)]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-
-
 def test_steps_can_be_asked_for_in_any_order():
     forwards = [batch_rows(1, step, 7, 30) for step in range(20)]
     backwards = [batch_rows(1, step, 7, 30) for step in reversed(range(20))]
@@ -55,11 +47,6 @@ def test_probe_rows_are_fixed_distinct_and_no_more_than_there_are():
     np.testing.assert_array_equal(rows, probe_rows(3, 100, 12))
     assert len(set(rows.tolist())) == 12
     assert len(probe_rows(3, 5, 12)) == 5
-
-
-def test_misuse_is_refused():
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        batch_rows(0, 0, 4, 10, rank=2, world=2)
 
 
 @pytest.mark.parametrize(("batch", "n_tiles"), [(7, 30), (8, 9), (8, 3), (2, 2)])

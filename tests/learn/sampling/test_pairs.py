@@ -165,8 +165,11 @@ def test_every_ranks_share_is_half_near():
     np.testing.assert_array_equal(near.reshape(4, 12).sum(axis=1), 6)
 
 
-def test_an_odd_batch_is_reduced_by_one():
-    assert PairSampler(0, 9, plan_pairs(*grid(30, 500), 500.0)).batch == 8
+def test_an_odd_batch_is_reduced_by_one_and_the_reason_is_the_pairs():
+    plan = plan_pairs(*grid(30, 500), 500.0)
+    odd, even = PairSampler(0, 9, plan), PairSampler(0, 8, plan)
+    assert (odd.batch, odd.note) == (8, "half of the pairs are near: a batch holds 8 pairs instead of 9")
+    assert even.note == ""
 
 
 @pytest.fixture

@@ -83,16 +83,6 @@ def test_a_duplicated_vector_counts_once():
     assert torch.equal(once.rows, thrice.rows)
 
 
-def test_unseen_rows_take_the_vector_where_asked_and_are_averaged_afterwards():
-    bank, vectors = float32_bank(4, 6), normals(2, 6)
-    bank.update(torch.tensor([1]), normals(1, 6, seed=5), 0.5)
-    old = bank.rows.clone()
-    bank.update(torch.tensor([1, 3]), vectors, 0.5, replace_unseen=True)
-    expected = torch.from_numpy(slow_update(old.numpy(), [1], vectors[:1].numpy(), 0.5)).float()
-    torch.testing.assert_close(bank.rows[1], expected[1])
-    torch.testing.assert_close(bank.rows[3], torch.nn.functional.normalize(vectors[1], dim=0))
-
-
 def test_initial_rows_are_unit_and_follow_from_the_seed_alone():
     bank = float32_bank(300, 16, seed=3)
     torch.testing.assert_close(bank.rows.norm(dim=1), torch.ones(300))
@@ -186,7 +176,7 @@ def test_a_loaded_bank_goes_on_as_the_one_saved():
     bank.update(torch.tensor([1, 3]), normals(2, 4), 0.5)
     loaded.load_state_dict(bank.state_dict())
     for each in (bank, loaded):
-        each.update(torch.tensor([3, 4]), normals(2, 4, seed=1), 0.5, replace_unseen=True)
+        each.update(torch.tensor([3, 4]), normals(2, 4, seed=1), 0.5)
     assert torch.equal(bank.rows, loaded.rows)
     assert torch.equal(bank.seen, loaded.seen)
 

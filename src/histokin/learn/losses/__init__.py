@@ -24,6 +24,7 @@ from histokin.learn.losses.sgcl_sets import (
     cluster_lists,
     draw_pool,
     draw_ranks,
+    hard_candidates,
     select_exact,
     select_scalable,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "draw_ranks",
     "estimate_z",
     "group_info_nce",
+    "hard_candidates",
     "hardness_weights",
     "info_nce_queue",
     "kde",

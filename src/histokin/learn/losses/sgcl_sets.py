@@ -100,7 +100,7 @@ def select_exact(
         The sets. Similarity ties go to the lowest row.
 
     Raises:
-        ValueError: shapes or rows do not fit, or a rank is outside the first int(hard_fraction * N).
+        ValueError: shapes or rows do not fit, or a rank is outside the first `hard_candidates`.
     """
     _refuse(q, backbone, bank, backbone_bank, index, indptr)
     if labels.ndim != 2 or labels.shape[1] != len(bank):
@@ -146,7 +146,7 @@ def select_scalable(
         q, backbone, bank, backbone_bank, index, indptr, indices: as for select_exact.
         lists: of cluster_lists, made when the clusters were.
         pool: (P,) int64 bank rows, ascending, without repeats, the same on all ranks; see draw_pool.
-        ranks: (R,) int64 below int(hard_fraction * P); see draw_ranks.
+        ranks: (R,) int64 below hard_candidates(hard_fraction, P); see draw_ranks.
         rule: sizes.
         phase: 0 to 1, where the thinning of long lists starts; draw it anew each step.
         chunk: bank rows compared at a time.
@@ -324,6 +324,11 @@ def draw_pool(rng: np.random.Generator, *, n_tiles: int, size: int) -> np.ndarra
     return np.sort(rng.choice(n_tiles, size, replace=False, shuffle=False))
 
 
+def hard_candidates(fraction: float, n: int) -> int:
+    """How many of n candidates, the most similar, hard negatives are drawn from: this share of them, at least one."""
+    return max(1, int(fraction * n))
+
+
 def draw_ranks(rng: np.random.Generator, *, n_ranks: int, top: int) -> np.ndarray:
     """Ranks of the hard negatives, the same for the whole batch: neither the hardest nor the easy ones.
 
@@ -333,7 +338,7 @@ def draw_ranks(rng: np.random.Generator, *, n_ranks: int, top: int) -> np.ndarra
     Args:
         rng: of the step.
         n_ranks: how many; all of them where top is smaller.
-        top: ranks are below this: int(hard_fraction * candidates).
+        top: ranks are below this: `hard_candidates`.
 
     Returns:
         (min(n_ranks, top),) int64, ascending.
@@ -370,7 +375,7 @@ def _hard(
     chunk: int,
 ) -> Tensor:
     """Candidates at the ranks, the own row and positives left out before ranking: (B, R) padded."""
-    top = int(fraction * (len(bank) if rows is None else len(rows)))
+    top = hard_candidates(fraction, len(bank) if rows is None else len(rows))
     refuse_rows("ranks", ranks, top, (None,))
     if not len(ranks):
         return positives.new_empty((len(index), 0))

@@ -12,7 +12,8 @@ from histokin.learn.methods.method import Batch, Method, joined, need_tiles, set
 from histokin.learn.monitors import feature_std
 from histokin.learn.pixels import PixelSource
 from histokin.learn.recipe import LossSpec, ProjectorSpec, Recipe, need
-from histokin.learn.state import ema_momentum, momentum_copy, update_momentum
+from histokin.learn.schedule import cosine
+from histokin.learn.state import momentum_copy, update_momentum
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,6 @@ class BYOL(Method):
         return {"loss": loss, "target_spread": (feature_std(z1) * z1.shape[1] ** 0.5).float()}
 
     def after_step(self, batch: Batch) -> None:
-        momentum = ema_momentum(batch.step, batch.steps, self.settings.momentum)
-        update_momentum(self.target_encoder, self.encoder, momentum, buffers="own")
-        update_momentum(self.target_projector, self.projector, momentum, buffers="own")
+        momentum = cosine(batch.step, batch.steps, start=self.settings.momentum, end=1.0)
+        update_momentum(self.target_encoder, self.encoder, momentum)
+        update_momentum(self.target_projector, self.projector, momentum)

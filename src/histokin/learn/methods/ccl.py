@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from histokin.errors import TrainingError
+from histokin.errors import RecipeError, TrainingError
 from histokin.learn.distributed import gathered_ids
 from histokin.learn.losses import cluster_weights, group_info_nce, hardness_weights, weighted_info_nce
 from histokin.learn.methods.heads import NormedLinear
@@ -53,8 +53,8 @@ class CCLSettings(LossSpec):
         need(0 <= self.beta <= 1, "beta must be in [0, 1]")
         need(self.group_weight >= 0, "group_weight must be >= 0")
         need(self.refit >= 1 and self.iterations >= 1, "refit and iterations must be >= 1")
-        for name in ("queue", "clusters", "groups"):
-            need(getattr(self, name) == AUTO or getattr(self, name) >= 1, f"{name} must be >= 1 or auto")
+        for name, least in (("queue", 1), ("clusters", 1), ("groups", 2)):
+            need(getattr(self, name) == AUTO or getattr(self, name) >= least, f"{name} must be >= {least} or auto")
 
 
 class CCL(Method):
@@ -83,6 +83,12 @@ class CCL(Method):
         queue = queue_size(n_tiles, recipe.run.batch) if s.queue == AUTO else s.queue
         clusters = min(queue, max(16, queue // 256)) if s.clusters == AUTO else s.clusters
         groups = max(2, recipe.run.batch // 4) if s.groups == AUTO else s.groups
+        if clusters > queue:
+            raise RecipeError(
+                f"{queue} keys of the queue cannot be put into {clusters} clusters",
+                "recipe key loss.clusters",
+                "Take at most as many clusters as loss.queue holds keys, or auto.",
+            )
         return replace(s, queue=queue, clusters=clusters, groups=groups)
 
     @classmethod
@@ -104,9 +110,14 @@ class CCL(Method):
             keys = self.momentum_head(self.momentum_trunk(self.encode_with(self.momentum_encoder, key_view)))
             (k,) = joined(F.normalize(keys.float(), dim=1))
         ids = gathered_ids(batch.rows)
-        found = [self._instance_loss(q, k, ids) for q in (q1, q2)]
-        loss = (found[0][0] + found[1][0]) / 2
-        terms = {"pos_sim": found[0][1]}
+        rows, own = self.queue.filled_rows(), self.queue.own(ids) if s.mask_own else None
+        shared = self._weights(k, rows)
+        found = []
+        for q in (q1, q2):
+            weights = hardness_weights(q, rows, sharpness=s.beta / s.temperature) if shared is None else shared
+            found.append(weighted_info_nce(q, k, rows, weights, temperature=s.temperature, own=own))
+        loss = (found[0].loss + found[1].loss) / 2
+        terms = {"pos_sim": found[0].pos_sim}
         if s.group_weight:
             g1, g2 = joined(*self.group_head(hidden).chunk(2))
             groups = group_info_nce(
@@ -122,22 +133,15 @@ class CCL(Method):
         self.fresh = k, ids
         return {"loss": loss, **terms}
 
-    def _instance_loss(self, q: Tensor, k: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        s, rows = self.settings, self.queue.filled_rows()
-        own = self.queue.own(ids) if s.mask_own else None
-        weights = self._weights(q.detach(), k, rows)
-        found = weighted_info_nce(q, k, rows, weights, temperature=s.temperature, own=own)
-        return found.loss, found.pos_sim
-
     @torch.no_grad()
-    def _weights(self, q: Tensor, k: Tensor, rows: Tensor) -> Tensor:
-        """(B, Q) weight of each negative for each anchor."""
+    def _weights(self, k: Tensor, rows: Tensor) -> Tensor | None:
+        """(B, Q) weight of each negative for each anchor, by the key's cluster; None where it is another by query."""
         s = self.settings
         is_blind = not len(rows) or (s.weighting in {"cluster", "mask"} and not self.has_clusters)
         if s.weighting == "uniform" or is_blind:
-            return torch.ones(len(q), len(rows), device=q.device)
+            return torch.ones(len(k), len(rows), device=k.device)
         if s.weighting == "hard":
-            return hardness_weights(q, rows, sharpness=s.beta / s.temperature)
+            return None
         beta = 1.0 if s.weighting == "mask" else s.beta
         return cluster_weights(assign(k, self.centroids), assign(rows, self.centroids), beta=beta)
 
@@ -149,7 +153,7 @@ class CCL(Method):
             (self.momentum_trunk, self.trunk),
             (self.momentum_head, self.instance_head),
         ):
-            update_momentum(copy, module, s.momentum, buffers="own")
+            update_momentum(copy, module, s.momentum)
         self.queue.push(*self.fresh)
         is_due = (batch.step + 1) % s.refit == 0 or not self.has_clusters
         if s.weighting in {"cluster", "mask"} and self.queue.is_full and is_due:

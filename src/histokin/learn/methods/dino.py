@@ -12,7 +12,8 @@ from histokin.learn.methods.heads import PrototypeHead
 from histokin.learn.methods.method import Batch, Method, joined, need_tiles, settings_of
 from histokin.learn.pixels import PixelSource
 from histokin.learn.recipe import LossSpec, Recipe, need
-from histokin.learn.state import ema_momentum, momentum_copy, update_momentum
+from histokin.learn.schedule import cosine
+from histokin.learn.state import momentum_copy, update_momentum
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,9 @@ class DINO(Method):
 
     def after_step(self, batch: Batch) -> None:
         self.center.copy_(updated_center(self.center, self.fresh, momentum=self.settings.center))
-        momentum = ema_momentum(batch.step, batch.steps, self.settings.momentum)
-        update_momentum(self.teacher_encoder, self.encoder, momentum, buffers="own")
-        update_momentum(self.teacher_head, self.head, momentum, buffers="own")
+        momentum = cosine(batch.step, batch.steps, start=self.settings.momentum, end=1.0)
+        update_momentum(self.teacher_encoder, self.encoder, momentum)
+        update_momentum(self.teacher_head, self.head, momentum)
 
     def trivial_loss(self, n_tiles: int) -> float | None:  # noqa: ARG002 - the prototypes decide
         return math.log(self.settings.prototypes)

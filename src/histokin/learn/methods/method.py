@@ -27,7 +27,6 @@ class Batch:
         rows: (b,) int64 of the samples' tiles.
         near: (b,) bool whether the pair is a near one; None where samples are no pairs.
         step, steps: which step, from 0, of how many.
-        step_samples: B, samples a step in all processes together.
     """
 
     views: Tensor
@@ -36,7 +35,6 @@ class Batch:
     near: Tensor | None
     step: int
     steps: int
-    step_samples: int
 
     @property
     def done(self) -> float:
@@ -53,12 +51,14 @@ class Method(nn.Module, ABC):
         Settings: the class of the recipe's `loss` section.
         n_views: whole views of each tile.
         encoder: what is trained.
+        is_frozen: the encoder stays as it came: its embeddings cannot collapse by training.
         parts: in how many parts `encode` takes its views; set by the trainer.
     """
 
     Settings: ClassVar[type[LossSpec]]
     n_views: ClassVar[int] = 2
     encoder: nn.Module
+    is_frozen: bool = False
     parts: int = 1
 
     @abstractmethod
@@ -97,8 +97,8 @@ class Method(nn.Module, ABC):
         return EpochSampler(recipe.seed, recipe.run.batch, len(source))
 
     @classmethod
-    def notes(cls, source: PixelSource, recipe: Recipe) -> tuple[str, ...]:  # noqa: ARG003 - for those with something to say
-        """What was done otherwise than asked, in sentences for the user."""
+    def notes(cls, source: PixelSource, recipe: Recipe, batch: int) -> tuple[str, ...]:  # noqa: ARG003 - for those with something to say
+        """What was done otherwise than asked, in sentences for the user; `batch` as the sampler has it."""
         return ()
 
     @abstractmethod

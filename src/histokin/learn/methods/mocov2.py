@@ -83,8 +83,8 @@ class MoCoV2(Method):
         return {"loss": found.loss, "pos_sim": found.pos_sim, "neg_sim": found.neg_sim}
 
     def after_step(self, batch: Batch) -> None:  # noqa: ARG002 - the keys were kept by `loss`
-        update_momentum(self.momentum_encoder, self.encoder, self.settings.momentum, buffers="own")
-        update_momentum(self.momentum_projector, self.projector, self.settings.momentum, buffers="own")
+        update_momentum(self.momentum_encoder, self.encoder, self.settings.momentum)
+        update_momentum(self.momentum_projector, self.projector, self.settings.momentum)
         self.queue.push(*self.fresh)
 
     def trivial_loss(self, n_tiles: int) -> float | None:  # noqa: ARG002 - the queue decides

@@ -71,8 +71,8 @@ class NPID(Method):
         need_tiles(source, 8, recipe.method)
 
     @classmethod
-    def notes(cls, source: PixelSource, recipe: Recipe) -> tuple[str, ...]:
-        return note_few_meetings(source, recipe)
+    def notes(cls, source: PixelSource, recipe: Recipe, batch: int) -> tuple[str, ...]:
+        return note_few_meetings(source, recipe, batch, fewer="--max-tiles, or a larger --stride")
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         (v,) = joined(self.projector(self.encode(batch.views)))
@@ -94,12 +94,14 @@ class NPID(Method):
         negatives = negatives.to(v.device)
         if self.settings.form == "sampled":
             return npid_sampled_ce(v, bank, index, negatives, temperature=t, exclude_own=self.settings.mask_own)
-        if not self.z.any():
-            self.z.copy_(estimate_z(v.detach(), bank, index, negatives, temperature=t))
-        return npid_nce(v, bank, index, negatives, temperature=t, Z=self.z)
+        is_known = bool(self.z.any())
+        self.fresh_z = self.z if is_known else estimate_z(v.detach(), bank, index, negatives, temperature=t).to(self.z)
+        return npid_nce(v, bank, index, negatives, temperature=t, Z=self.fresh_z)
 
     def after_step(self, batch: Batch) -> None:  # noqa: ARG002 - the vectors were kept by `loss`
         self.bank.update(*self.fresh, self.settings.momentum)
+        if self.settings.form == "nce":
+            self.z.copy_(self.fresh_z)
 
 
 def draw_negatives(seed: int, step: int, n: int, count: int) -> Tensor:
@@ -107,10 +109,17 @@ def draw_negatives(seed: int, step: int, n: int, count: int) -> Tensor:
     return torch.from_numpy(stream(seed, "negatives", step).integers(0, n, count))
 
 
-def note_few_meetings(source: PixelSource, recipe: Recipe) -> tuple[str, ...]:
-    """Said of a run too short for its bank: a row that is old says nothing of what its tile would be now."""
-    meetings = settled(recipe.run.steps, "run.steps") * recipe.run.batch / len(source)
+def note_few_meetings(source: PixelSource, recipe: Recipe, batch: int, *, fewer: str) -> tuple[str, ...]:
+    """Said of a run too short for its bank: a row that is old says nothing of what its tile would be now.
+
+    Args:
+        source: the tiles.
+        recipe: with its steps.
+        batch: samples a step, as the sampler has it.
+        fewer: how to train on fewer tiles.
+    """
+    meetings = settled(recipe.run.steps, "run.steps") * batch / len(source)
     if meetings >= FEW_MEETINGS:
         return ()
     said = f"each tile was met {meetings:.1f} times on average, so that its bank is old: {recipe.method} wants tens"
-    return (f"{said} of times; train longer, or on fewer tiles (--max-tiles)",)
+    return (f"{said} of times; train longer, or on fewer tiles ({fewer})",)

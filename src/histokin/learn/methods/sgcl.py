@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from histokin.errors import TrainingError
+from histokin.errors import RecipeError, TrainingError
 from histokin.learn.distributed import gathered_ids
 from histokin.learn.losses import (
     ClusterLists,
@@ -20,6 +20,7 @@ from histokin.learn.losses import (
     cluster_lists,
     draw_pool,
     draw_ranks,
+    hard_candidates,
     npid_sampled_ce,
     select_exact,
     select_scalable,
@@ -30,7 +31,7 @@ from histokin.learn.losses import (
 from histokin.learn.methods.heads import projector
 from histokin.learn.methods.method import Batch, Method, joined, need_places, need_tiles, settings_of
 from histokin.learn.methods.npid import draw_negatives, note_few_meetings
-from histokin.learn.neighbours import neighbours_within
+from histokin.learn.neighbours import Neighbours, neighbours_within
 from histokin.learn.pixels import PixelSource
 from histokin.learn.recipe import AUTO, Auto, LossSpec, Recipe, need, settled
 from histokin.learn.state import Bank, ClusterState
@@ -39,6 +40,7 @@ from histokin.streams import seed64, stream
 QUADRANTS = 4
 ROUNDING = 1e-6  # far more than places can be off, far less than a step
 MOST_STEPS_UNFITTED = 2000  # a run shorter than an epoch must have clusters too
+FEW_NEIGHBOURS = 4  # of 24 inside tissue at radius 3; with fewer the spatial term says little
 # The authors' sizes; small cohorts get less (`SGCL.resolve`).
 NEGATIVES, NEIGHBOURS, CLUSTERS, POOL, HARD = 65_536, 4096, 1000, 65_536, 4096
 
@@ -105,10 +107,7 @@ class SGCL(Method):
         if s.spatial_weight:
             self.backbone_bank = Bank(n, dim, seed64(self.seed, "backbone bank"))
             self.clusters = ClusterState(s.clusterings, settled(s.clusters, "loss.clusters"), n, out)
-            places = need_places(source, recipe.method)
-            # In steps of each slide's own grid: cohorts of several scales have several. The radius itself is outside.
-            steps = places.centres_um / places.pitch_um[:, None]
-            around = neighbours_within(source.slides, steps, s.radius * (1 - ROUNDING))
+            around = slide_neighbours(source, recipe)
             # Facts about the tiles, not state: they are not saved.
             self.register_buffer("indptr", torch.from_numpy(around.indptr), persistent=False)
             self.register_buffer("indices", torch.from_numpy(around.indices), persistent=False)
@@ -118,16 +117,24 @@ class SGCL(Method):
     def resolve(cls, recipe: Recipe, n_tiles: int) -> LossSpec:
         s = settings_of(recipe, SGCLSettings)
         pool = min(POOL, n_tiles) if s.pool == AUTO else s.pool
-        among = n_tiles if s.exact else pool
+        among = n_tiles if s.exact else min(pool, n_tiles)
         filled = {
             "negatives": min(NEGATIVES, n_tiles),
             "neighbours": min(NEIGHBOURS, max(1, n_tiles // 8)),
             "clusters": max(2, min(CLUSTERS, n_tiles // 16)),
             "refit": max(1, min(MOST_STEPS_UNFITTED, n_tiles // recipe.run.batch)),
             "pool": pool,
-            "hard": min(HARD, max(1, int(s.hard_share * among) // 2)),
+            "hard": min(HARD, max(1, hard_candidates(s.hard_share, among) // 2)),
         }
-        return replace(s, **{key: value for key, value in filled.items() if getattr(s, key) == AUTO})
+        found = replace(s, **{key: value for key, value in filled.items() if getattr(s, key) == AUTO})
+        clusters = settled(found.clusters, "loss.clusters")
+        if s.spatial_weight and (clusters > n_tiles or clusters**s.clusterings >= 2**63):
+            raise RecipeError(
+                f"{s.clusterings} clusterings of {n_tiles} tiles cannot have {clusters} clusters each",
+                "recipe key loss.clusters",
+                "Take at most as many clusters as there are tiles, or auto, and few clusterings.",
+            )
+        return found
 
     @classmethod
     def check(cls, source: PixelSource, recipe: Recipe) -> None:
@@ -143,8 +150,15 @@ class SGCL(Method):
             )
 
     @classmethod
-    def notes(cls, source: PixelSource, recipe: Recipe) -> tuple[str, ...]:
-        return note_few_meetings(source, recipe)
+    def notes(cls, source: PixelSource, recipe: Recipe, batch: int) -> tuple[str, ...]:
+        said = note_few_meetings(source, recipe, batch, fewer="a larger --stride; --max-tiles thins the neighbours")
+        if not settings_of(recipe, SGCLSettings).spatial_weight:
+            return said
+        mean = len(slide_neighbours(source, recipe).indices) / len(source)
+        if mean >= FEW_NEIGHBOURS:
+            return said
+        thin = f"a tile has {mean:.1f} spatial neighbours on average (24 inside tissue at radius 3)"
+        return (*said, f"{thin}: the spatial term has little to learn from; thin out by --stride, not by --max-tiles")
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         s = self.settings
@@ -206,7 +220,7 @@ class SGCL(Method):
         )
         rng = stream(self.seed, "sgcl sets", step)
         pool = np.arange(n) if s.exact else draw_pool(rng, n_tiles=n, size=settled(s.pool, "loss.pool"))
-        hard, top = settled(s.hard, "loss.hard"), max(1, int(s.hard_share * len(pool)))
+        hard, top = settled(s.hard, "loss.hard"), hard_candidates(s.hard_share, len(pool))
         ranks = torch.from_numpy(draw_ranks(rng, n_ranks=hard, top=top)).to(q.device)
         given = q, backbone, self.bank.rows, self.backbone_bank.rows, index, self.indptr, self.indices
         if s.exact:
@@ -234,3 +248,13 @@ class SGCL(Method):
             seeds = [seed64(self.seed, "clusters", batch.step, number) for number in range(s.clusterings)]
             self.clusters.fit(self.bank.rows, seeds)
             self._lists = None
+
+
+def slide_neighbours(source: PixelSource, recipe: Recipe) -> Neighbours:
+    """The tiles around each tile, by the recipe's radius.
+
+    In steps of each slide's own grid: cohorts of several scales have several. The radius itself is outside.
+    """
+    places = need_places(source, recipe.method)
+    steps = places.centres_um / places.pitch_um[:, None]
+    return neighbours_within(source.slides, steps, settings_of(recipe, SGCLSettings).radius * (1 - ROUNDING))

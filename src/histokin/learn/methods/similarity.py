@@ -59,7 +59,7 @@ class Similarity(Method):
         return PairSampler(recipe.seed, recipe.run.batch, pair_plan(source, recipe))
 
     @classmethod
-    def notes(cls, source: PixelSource, recipe: Recipe) -> tuple[str, ...]:
+    def notes(cls, source: PixelSource, recipe: Recipe, batch: int) -> tuple[str, ...]:  # noqa: ARG003 - any number
         return (pair_plan(source, recipe).summary,)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

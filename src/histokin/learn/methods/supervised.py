@@ -44,7 +44,8 @@ class Supervised(Method):
         self.settings = settings_of(recipe, SupervisedSettings)
         labels = need_labels(source, recipe)
         self.classifier = nn.Linear(dim, len(labels.classes))
-        if self.settings.frozen:
+        self.is_frozen = self.settings.frozen
+        if self.is_frozen:
             encoder.requires_grad_(requires_grad=False)
         counts = torch.bincount(torch.from_numpy(labels.codes[labels.codes >= 0]), minlength=len(labels.classes))
         weights = (
@@ -65,7 +66,7 @@ class Supervised(Method):
         return None if source.labels is None else np.flatnonzero(source.labels.codes >= 0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        if self.settings.frozen:
+        if self.is_frozen:
             self.encoder.eval()  # BatchNorm keeps the statistics it came with
         (logits,) = joined(self.classifier(self.encode(batch.views)))
         target = self.codes[gathered_ids(batch.rows)]
@@ -83,7 +84,7 @@ class Supervised(Method):
         return {"loss": loss, "accuracy": correct.detach()}
 
     def trivial_loss(self, n_tiles: int) -> float | None:  # noqa: ARG002 - the classes decide
-        return math.log(len(self.weights)) if self.settings.balanced else None
+        return math.log(int((self.weights > 0).sum())) if self.settings.balanced else None
 
 
 def need_labels(source: PixelSource, recipe: Recipe) -> Labels:

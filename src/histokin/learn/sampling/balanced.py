@@ -3,7 +3,7 @@
 import numpy as np
 
 from histokin.learn.draws import draw_uniforms
-from histokin.learn.sampling.draw import Draw
+from histokin.learn.sampling.draw import Draw, note_few_tiles
 from histokin.learn.sampling.groups import floor_of, group_rows, spread_ranges
 
 SLIDE_TRIES = 16  # redraws of a slide whose tiles are all in the batch already
@@ -26,6 +26,7 @@ class BalancedSampler:
 
     Attributes:
         batch: as reduced.
+        note: why, if it is reduced.
         slide_numbers: (S,) int64, the slides that have tiles, ascending.
         slide_shares: (S,) float64, the chance that a sample is of each: 1 / (cohorts * slides of its cohort). A tile's
             is that of its slide by the slide's tiles. Exact for slides never drawn more often than they have tiles.
@@ -35,6 +36,7 @@ class BalancedSampler:
         if slides.shape != cohorts.shape or slides.ndim != 1 or len(slides) < 1 or batch < 1:
             raise ValueError(f"cannot draw {batch} tiles of slides {slides.shape} and cohorts {cohorts.shape}")
         self.batch = min(batch, len(slides))
+        self.note = note_few_tiles(self.batch, batch, len(slides))
         self._seed = seed
         self._tiles = group_rows(slides)
         self._cohorts = group_rows(_one_each(cohorts, self._tiles.order, self._tiles.starts))

@@ -55,6 +55,18 @@ class Sampler(Protocol):
         """Samples a step, of all ranks together, after whatever reduction the tiles make necessary."""
         ...
 
+    @property
+    def note(self) -> str:
+        """Why that is less than asked for, in a sentence; empty where it is not."""
+        ...
+
     def draw(self, step: int) -> Draw:
         """The whole batch of a step, counted from 0."""
         ...
+
+
+def note_few_tiles(batch: int, asked: int, n_tiles: int) -> str:
+    """The note of samplers that draw no tile twice in a batch."""
+    if batch == asked:
+        return ""
+    return f"there are {n_tiles} tiles: a batch holds {batch} of them instead of {asked}, so that none is in it twice"

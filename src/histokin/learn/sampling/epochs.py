@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from histokin.learn.sampling.draw import Draw
+from histokin.learn.sampling.draw import Draw, note_few_tiles
 from histokin.streams import stream
 
 
@@ -18,12 +18,14 @@ class EpochSampler:
 
     Attributes:
         batch: as reduced by `effective_batch`.
+        note: why, if it is reduced.
     """
 
     def __init__(self, seed: int, batch: int, n: int) -> None:
         if n < 1 or batch < 1:
             raise ValueError(f"cannot draw {batch} of {n} tiles")
         self.batch = effective_batch(batch, n)
+        self.note = note_few_tiles(self.batch, batch, n)
         self._seed, self._asked, self._n = seed, batch, n
 
     def draw(self, step: int) -> Draw:
@@ -42,32 +44,27 @@ def effective_batch(batch: int, n_tiles: int) -> int:
     return batch if n_tiles >= 2 * batch - 1 else (n_tiles + 1) // 2
 
 
-def batch_rows(seed: int, step: int, batch: int, n_tiles: int, *, rank: int = 0, world: int = 1) -> np.ndarray:
-    """The tiles of one step, or one rank's consecutive share of them.
+def batch_rows(seed: int, step: int, batch: int, n_tiles: int) -> np.ndarray:
+    """The tiles of one step.
 
-    Epochs follow each other without a gap: every tile comes once in each n_tiles draws, never twice in a batch. The
-    parts of all ranks, in their order, are the batch of a single process.
+    Epochs follow each other without a gap: every tile comes once in each n_tiles draws, never twice in a batch.
 
     Args:
         seed: of the run.
         step: from 0.
         batch: of all ranks together; reduced by `effective_batch`.
         n_tiles: how many tiles there are.
-        rank, world: which process of how many.
 
     Returns:
         (B,) int64 rows.
     """
-    if n_tiles < 1 or batch < 1 or not 0 <= rank < world:
-        raise ValueError(f"cannot draw {batch} of {n_tiles} tiles for rank {rank} of {world}")
     batch = effective_batch(batch, n_tiles)
     first, last = step * batch, (step + 1) * batch
     parts = [
         _epoch(seed, epoch, batch, n_tiles)[max(first - epoch * n_tiles, 0) : last - epoch * n_tiles]
         for epoch in range(first // n_tiles, (last - 1) // n_tiles + 1)
     ]
-    rows = np.concatenate(parts)
-    return rows[batch * rank // world : batch * (rank + 1) // world]
+    return np.concatenate(parts)
 
 
 @lru_cache(maxsize=4)  # a pure function; a run stays within one epoch for many steps

@@ -38,6 +38,7 @@ class PairSampler:
 
     Attributes:
         batch: as reduced.
+        note: why, if it is reduced.
 
     Raises:
         TrainingError: no slide gives pairs.
@@ -50,6 +51,9 @@ class PairSampler:
         if not gives_pairs.any():
             raise _no_pairs(plan.limits)
         self.batch = batch - batch % 2
+        self.note = (
+            f"half of the pairs are near: a batch holds {self.batch} pairs instead of {batch}" if batch % 2 else ""
+        )
         self._seed, self._plan = seed, plan
         self._near_slides = np.flatnonzero(gives_pairs)
         self._far_slides = np.arange(len(gives_pairs)) if plan.cross_slide else self._near_slides

@@ -7,7 +7,7 @@ processes gathers the inputs in rank order, and broadcasts what only one of them
 
 from histokin.learn.state.bank import Bank
 from histokin.learn.state.clusters import Clusters, ClusterState, assign, spherical_kmeans
-from histokin.learn.state.momentum import ema_momentum, momentum_copy, update_momentum
+from histokin.learn.state.momentum import momentum_copy, update_momentum
 from histokin.learn.state.queue import Queue
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Clusters",
     "Queue",
     "assign",
-    "ema_momentum",
     "momentum_copy",
     "spherical_kmeans",
     "update_momentum",

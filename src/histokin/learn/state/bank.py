@@ -65,7 +65,7 @@ class Bank(nn.Module):
         return self.rows.index_select(0, index.flatten()).float().view(*index.shape, self.rows.shape[1])
 
     @torch.no_grad()
-    def update(self, index: Tensor, vectors: Tensor, momentum: float, *, replace_unseen: bool = False) -> None:
+    def update(self, index: Tensor, vectors: Tensor, momentum: float) -> None:
         """Move the rows of the tiles towards their new vectors: u = unit(m * u + (1 - m) * unit(v)).
 
         m is the weight of the old row (Wu et al. 2018; 0.5 in their code). OpenSelfSup, and SGCL with it, call the
@@ -77,7 +77,6 @@ class Bank(nn.Module):
             index: (B,) int64 in [0, N), duplicates allowed, B >= 0.
             vectors: (B, D) floating, any scale (normalised here).
             momentum: in [0, 1].
-            replace_unseen: a row updated for the first time takes the new vector alone, m = 0.
 
         Raises:
             ValueError: shapes, types or the momentum are others.
@@ -96,10 +95,7 @@ class Bank(nn.Module):
         device, is_cuda = self.rows.device, self.rows.is_cuda
         index, vectors = (t.to(device, non_blocking=is_cuda) for t in (index, vectors))
         means = _mean_by_index(index, unit_on_grid(vectors))
-        weight = means.new_full((len(index), 1), momentum)
-        if replace_unseen:
-            weight = weight * self.seen.index_select(0, index)[:, None]
-        moved = unit_float32(weight * self.take(index) + (1 - weight) * means)
+        moved = unit_float32(momentum * self.take(index).double() + (1 - momentum) * means)
         # Duplicates carry equal values, so it does not matter which of them is written last.
         self.rows[index] = moved.to(self.rows.dtype)
         self.seen[index] = True

@@ -106,10 +106,9 @@ class ClusterState(nn.Module):
     Over several processes one rank fits and the trainer broadcasts the buffers, or every rank fits on the same vectors:
     both give the same.
 
-    Buffers: `centroids` (R, K, D) float32, `labels` (R, N) int32, -1 before the first fit, `is_fitted` 0-d bool.
+    Buffers: `labels` (R, N) int32, -1 before the first fit, `is_fitted` 0-d bool.
     """
 
-    centroids: Tensor
     labels: Tensor
     is_fitted: Tensor
 
@@ -124,7 +123,7 @@ class ClusterState(nn.Module):
             raise ValueError(
                 f"need clusterings, clusters, n, dim >= 1 and clusters <= n, got {clusterings}, {clusters}, {n}, {dim}"
             )
-        self.register_buffer("centroids", torch.zeros(clusterings, clusters, dim))
+        self._clusters, self._dim = clusters, dim
         self.register_buffer("labels", torch.full((clusterings, n), -1, dtype=torch.int32))
         self.register_buffer("is_fitted", torch.tensor(data=False))
 
@@ -143,14 +142,13 @@ class ClusterState(nn.Module):
         Raises:
             ValueError: x or the number of seeds does not fit, or x holds NaN or infinities; the state stays as it was.
         """
-        (n_clusterings, n), (clusters, dim) = self.labels.shape, self.centroids.shape[1:]
-        if x.shape != (n, dim) or len(seeds) != n_clusterings:
+        n_clusterings, n = self.labels.shape
+        if x.shape != (n, self._dim) or len(seeds) != n_clusterings:
             raise ValueError(
-                f"need x ({n}, {dim}) and {n_clusterings} seeds, got {tuple(x.shape)} and {len(seeds)} seeds"
+                f"need x ({n}, {self._dim}) and {n_clusterings} seeds, got {tuple(x.shape)} and {len(seeds)} seeds"
             )
-        found = [spherical_kmeans(x, clusters, iterations=iterations, seed=seed) for seed in seeds]
+        found = [spherical_kmeans(x, self._clusters, iterations=iterations, seed=seed) for seed in seeds]
         for place, result in enumerate(found):
-            self.centroids[place].copy_(result.centroids)
             self.labels[place].copy_(result.labels)
         self.is_fitted.fill_(value=True)
         return tuple(result.mean_cosine for result in found)

@@ -91,10 +91,6 @@ class Queue(nn.Module):
         """(filled, D) float32, the keys by slot; a copy, so that `push` may come before `backward`."""
         return self.rows[: self._filled].clone()
 
-    def filled_ids(self) -> Tensor:
-        """(filled,) int64, the tile of each key by slot; a copy."""
-        return self.ids[: self._filled].clone()
-
     def own(self, ids: Tensor) -> Tensor:
         """Which keys are older views of the anchors' own tiles, and therefore no negatives of them.
 

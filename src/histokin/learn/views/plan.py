@@ -127,7 +127,8 @@ def central_plan(n: int, spec: ViewSpec, px: int, field_px: int | None = None) -
     Arguments as for `plan_views`.
     """
     whole = _field_px(spec, px, field_px)
-    side = min(1.0, spec.embed_zoom * settled(spec.train_px, "views.train_px") / px) * px / whole
+    share = settled(spec.train_px, "views.train_px") / settled(spec.embed_px, "views.embed_px")
+    side = min(1.0, share) * px / whole
     theta = np.tile(np.array([[side, 0, 0], [0, side, 0]], np.float32), (n, 1, 1))
     ones = np.ones(n, np.float32)
     return ViewPlan(1, whole, theta, ones, ones)
