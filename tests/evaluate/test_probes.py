@@ -452,3 +452,13 @@ def test_ties_take_the_stronger_regularisation():
     assert {fold.setting for fold in linear_probe(x, label, patient).outcomes["features"][0].folds} == {C_GRID[0]}
     values = np.random.default_rng(0).normal(size=96)
     assert {fold.setting for fold in ridge_probe(x, values, patient).outcomes["features"][0].folds} == {ALPHAS[-1]}
+
+
+def test_c_is_chosen_on_a_part_of_many_rows_as_on_all(monkeypatch):
+    x, label, patient = world(n_patients=12, n_each=40, signal=1.0)
+    whole = linear_probe(x, label, patient)
+    monkeypatch.setattr("histokin.evaluate.probes.linear.MOST_CHOSEN_ON", 240)
+    part = linear_probe(x, label, patient)
+    assert part.figure("balanced_accuracy").value == pytest.approx(whole.figure("balanced_accuracy").value, abs=0.03)
+    fitted_on_all = [fold.n_train for fold in part.outcomes["features"][0].folds]
+    assert fitted_on_all == [fold.n_train for fold in whole.outcomes["features"][0].folds]
