@@ -69,7 +69,7 @@ def _unknowns(train: Part) -> int:
 
 
 def logistic(c: float, n_unknowns: int, *, is_balanced: bool, is_choosing: bool = False) -> Any:
-    """An unfitted scikit-learn model of the probe's objective; while choosing C a coarser optimum will do."""
+    """An unfitted scikit-learn model of the probe's objective; while choosing, each fit starts from the one before."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(
@@ -77,7 +77,7 @@ def logistic(c: float, n_unknowns: int, *, is_balanced: bool, is_choosing: bool 
         solver="newton-cholesky" if n_unknowns <= _FEW_UNKNOWNS else "lbfgs",
         class_weight="balanced" if is_balanced else None,
         max_iter=_MAX_ITER,
-        tol=1e-4 if is_choosing else 1e-5,
+        tol=1e-4,
         warm_start=is_choosing,
     )
 
