@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.neighbors import NearestCentroid
 
 from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate.probes.few_shot import _answers, _world, draw_episodes, few_shot, simple_shot
+from histokin.evaluate.probes.episodes import draw_episodes, labelled_rows
+from histokin.evaluate.probes.few_shot import _answers, few_shot, simple_shot
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.outcome import class_task
 
@@ -30,7 +31,7 @@ def world(n_patients=10, n_each=12, width=6, n_classes=3, signal=1.5, seed=0):
 
 def coded(labels, patients, ids=None, max_queries=10**6):
     task = class_task(labels, patients, split=Split())
-    return task, _world(task, ids, max_queries, 0)
+    return task, labelled_rows(task, ids, max_queries, 0)
 
 
 def slow(x, rows, episodes, shots):

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate import compare_spatial, pair_limits, spatial
-from histokin.evaluate.spatial import draw_pairs, largest_distance, slide_ratios
+from histokin.evaluate import compare_spatial, pair_limits, spatial_pairs
+from histokin.evaluate.spatial import slide_ratios
+from histokin.evaluate.spatial_pairs import draw_pairs, largest_distance
 
 GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 
@@ -87,7 +88,7 @@ def test_a_large_slide_is_drawn_from_some_anchors_without_bias(monkeypatch):
     where, x = section(500), np.random.default_rng(2).normal(size=(500, 3))
     x[:, 0] += where[:, 0] / 2000
     exact = compare_spatial({"e": x}, ["s"] * 500, where, n_pairs=None).figure().value
-    monkeypatch.setattr(spatial, "_MAX_ANCHORS", 120)
+    monkeypatch.setattr(spatial_pairs, "_MAX_ANCHORS", 120)
     drawn = [compare_spatial({"e": x}, ["s"] * 500, where, n_pairs=400, seed=s).figure().value for s in range(20)]
     assert np.mean(drawn) == pytest.approx(exact, abs=4 * np.std(drawn) / math.sqrt(20))
     (one,), _ = draw_pairs(["s"] * 500, where)

@@ -27,7 +27,8 @@ from histokin.evaluate.probes import (
 from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides, rank_items
 from histokin.evaluate.results import ClassResult, Evaluation, Result
 from histokin.evaluate.retrieval import Retrieved
-from histokin.evaluate.spatial import PairLimits, Spatial, compare_spatial, pair_limits
+from histokin.evaluate.spatial import Spatial, compare_spatial
+from histokin.evaluate.spatial_pairs import PairLimits, pair_limits
 from histokin.evaluate.votes import VoteRule
 
 __all__ = [

@@ -8,16 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from histokin.evaluate import chance
+from histokin.evaluate.comparison import Score, differences, score_interval
 from histokin.evaluate.intervals import (
-    Difference,
     Interval,
     Statistic,
     bootstrap_interval,
-    holm,
-    paired_interval,
     patient_weights,
     ratio,
-    swap_test,
     wilson_interval,
 )
 from histokin.evaluate.items import Items, Task
@@ -116,7 +113,7 @@ def assess(
     for m, metric in enumerate(metrics):
         level_of_chance = chance_of(task, frames[main][0], metric, seed)
         estimates = [_Estimate.of(task, parts, metric, sizes) for parts in frames]
-        deltas = _differences(estimates, main, weights, task, seed)
+        deltas = differences([one.score for one in estimates], main, weights, cluster=task.cluster, seed=seed)
         for i, (row, null) in enumerate(zip(ranked, nulls, strict=True)):
             results[i, m] = Result(
                 name=row.name,
@@ -163,18 +160,15 @@ def assess(
 class _Estimate:
     """A metric of one row as functions of patient weights."""
 
-    metric: Metric
-    value: Statistic
+    score: Score
     by_class: Statistic
-    hits: np.ndarray | None  # (P,) summed per-query values; None for macro-F1
-    sizes: np.ndarray  # (P,)
     macro_patients: float
 
     @classmethod
     def of(cls, task: Task, frames: tuple[Retrieved, ...], metric: Metric, sizes: np.ndarray) -> "_Estimate":
         if metric.kind == "macro_f1":
             value = _f1_statistic(task, frames, metric.k)
-            return cls(metric, value, value, None, sizes, float("nan"))
+            return cls(Score(metric.name, value), value, float("nan"))
         values = _mean_values(frames, metric)
         hits = np.bincount(task.clusters, weights=values, minlength=len(sizes))
         shape = (len(sizes), len(task.classes))
@@ -182,27 +176,17 @@ class _Estimate:
         np.add.at(class_hits, (task.clusters, task.truth), values)
         np.add.at(class_sizes, (task.clusters, task.truth), 1)
         return cls(
-            metric,
-            ratio(hits, sizes),
+            Score(metric.name, ratio(hits, sizes), hits / sizes.sum(), sizes if metric.is_hit_rate else None),
             partial(_mean_of_classes, class_hits, class_sizes),
-            hits,
-            sizes,
             mean_over(values, task.patients[task.queries]),
         )
 
-    def at_one(self, statistic: Statistic) -> float:
-        return float(statistic(np.ones((1, len(self.sizes))))[0])
-
     def columns(self, weights: np.ndarray, task: Task) -> dict[str, Any]:
         """The fields of a `Result` that come from here."""
-        if self.metric.is_hit_rate and self.hits is not None:
-            interval = wilson_interval(self.hits, self.sizes, cluster=task.cluster)
-        else:
-            interval = bootstrap_interval(self.value, weights, cluster=task.cluster)
         return {
-            "value": self.at_one(self.value),
-            "interval": interval,
-            "macro_classes": self.at_one(self.by_class),
+            "value": self.score.value(task.n_clusters),
+            "interval": score_interval(self.score, weights, cluster=task.cluster),
+            "macro_classes": replace(self.score, statistic=self.by_class).value(task.n_clusters),
             "macro_classes_interval": bootstrap_interval(self.by_class, weights, cluster=task.cluster),
             "macro_patients": self.macro_patients,
         }
@@ -230,26 +214,6 @@ def _f1_statistic(task: Task, frames: tuple[Retrieved, ...], k: int) -> Statisti
         return np.mean([macro_f1(weights @ s[0], weights @ s[1], weights @ s[2]) for s in sums], axis=0)
 
     return value
-
-
-def _differences(
-    estimates: list[_Estimate], main: int, weights: np.ndarray, task: Task, seed: int
-) -> list[Difference | None]:
-    """The reference minus each row; Holm over the rows."""
-    reference = estimates[main]
-    deltas: list[Difference | None] = []
-    for i, other in enumerate(estimates):
-        if i == main:
-            deltas.append(None)
-            continue
-        value = reference.at_one(reference.value) - other.at_one(other.value)
-        interval = paired_interval(reference.value, other.value, weights, cluster=task.cluster)
-        p = float("nan")
-        if reference.hits is not None and other.hits is not None:
-            p = swap_test(reference.hits - other.hits, seed=seed)
-        deltas.append(Difference(value, interval, p))
-    adjusted = iter(holm([delta.p for delta in deltas if delta is not None]))
-    return [None if delta is None else replace(delta, p_holm=next(adjusted)) for delta in deltas]
 
 
 def chance_of(task: Task, frame: Retrieved, metric: Metric, seed: int) -> float:

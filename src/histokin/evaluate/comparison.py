@@ -125,7 +125,7 @@ def compare_scores(
     found: dict[tuple[int, int], Figure] = {}
     for m in range(n_metrics):
         scores = [_drawn_once(row.scores[m], weights) for row in rows]
-        deltas = _differences(scores, main, weights, cluster, seed)
+        deltas = differences(scores, main, weights, cluster=cluster, seed=seed)
         for i, (row, score, delta) in enumerate(zip(rows, scores, deltas, strict=True)):
             found[i, m] = Figure(
                 row.name,
@@ -139,21 +139,10 @@ def compare_scores(
     return tuple(found[i, m] for i in range(len(rows)) for m in range(n_metrics))
 
 
-def score_interval(score: Score, weights: np.ndarray, *, cluster: str) -> Interval:
-    """Wilson with design effect for a share of rows, else the cluster bootstrap; lost draws are counted in the note."""
-    if score.sizes is not None and score.added is not None:
-        return wilson_interval(score.added * score.sizes.sum(), score.sizes, cluster=cluster)
-    interval = bootstrap_interval(score.statistic, weights, cluster=cluster)
-    n_lost = int((~np.isfinite(score.statistic(weights))).sum())
-    if not n_lost or not math.isfinite(interval.low):
-        return interval
-    lost = f"{n_lost} of {len(weights)} draws left out, undefined"
-    return replace(interval, note=f"{interval.note}; {lost}" if interval.note else lost)
-
-
-def _differences(
-    scores: list[Score], main: int, weights: np.ndarray, cluster: str, seed: int
+def differences(
+    scores: Sequence[Score], main: int, weights: np.ndarray, *, cluster: str, seed: int
 ) -> list[Difference | None]:
+    """The score at `main` minus each, None for itself; the swap test's p are adjusted by Holm over the others."""
     reference, n_clusters = scores[main], weights.shape[1]
     deltas: list[Difference | None] = []
     for i, other in enumerate(scores):
@@ -167,6 +156,18 @@ def _differences(
         deltas.append(Difference(reference.value(n_clusters) - other.value(n_clusters), interval, p))
     adjusted = iter(holm([delta.p for delta in deltas if delta is not None]))
     return [None if delta is None else replace(delta, p_holm=next(adjusted)) for delta in deltas]
+
+
+def score_interval(score: Score, weights: np.ndarray, *, cluster: str) -> Interval:
+    """Wilson with design effect for a share of rows, else the cluster bootstrap; lost draws are counted in the note."""
+    if score.sizes is not None and score.added is not None:
+        return wilson_interval(score.added * score.sizes.sum(), score.sizes, cluster=cluster)
+    interval = bootstrap_interval(score.statistic, weights, cluster=cluster)
+    n_lost = int((~np.isfinite(score.statistic(weights))).sum())
+    if not n_lost or not math.isfinite(interval.low):
+        return interval
+    lost = f"{n_lost} of {len(weights)} draws left out, undefined"
+    return replace(interval, note=f"{interval.note}; {lost}" if interval.note else lost)
 
 
 def _drawn_once(score: Score, weights: np.ndarray) -> Score:

@@ -10,10 +10,10 @@ from histokin.artefacts import plain
 from histokin.errors import EvaluationError, StoreError
 from histokin.evaluate.comparison import Figure, Row, Score, compare_scores
 from histokin.evaluate.intervals import N_DRAWS, patient_weights, ratio
+from histokin.evaluate.probes.episodes import LabelledRows, asked, draw_episodes, is_made, labelled_rows
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.outcome import ProbeTask, class_task
 from histokin.progress import Reporter, silent
-from histokin.streams import stream
 
 SHOTS = (1, 2, 4, 8, 16, 32)
 N_EPISODES = 1000
@@ -205,14 +205,14 @@ def few_shot(
     encoders = {_ALONE: features} if isinstance(features, np.ndarray) else dict(features)
     main = _checked(encoders, len(labels), shots, min(n_episodes, max_queries), reference)
     task = class_task(labels, patients, split=Split(unit="patient"))
-    world = _world(task, ids, max_queries, seed)
+    labelled = labelled_rows(task, ids, max_queries, seed)
     for name, x in encoders.items():
-        _all_finite(name, x, world.rows)
+        _all_finite(name, x, labelled.rows)
     ladder = tuple(sorted(set(shots)))
     episodes = draw_episodes(
-        world.truth, world.patients, task.classes, wanted=ladder[-1], n_episodes=n_episodes, seed=seed
+        labelled.truth, labelled.patients, task.classes, wanted=ladder[-1], n_episodes=n_episodes, seed=seed
     )
-    made = [s for s in ladder if _is_made(episodes, s).any()]
+    made = [s for s in ladder if is_made(episodes, s).any()]
     if not made:
         raise EvaluationError(
             f"no episode left every class tiles to learn from ({ladder[0]} at least) and a patient to ask",
@@ -223,13 +223,13 @@ def few_shot(
     answers: dict[str, _Answers] = {}
     with progress("few-shot", len(encoders), "encoders") as line:
         for name, x in encoders.items():
-            answers[name] = _answers(x, world, episodes, ladder, at)
+            answers[name] = _answers(x, labelled, episodes, ladder, at)
             line.advance(1, name)
-    asked = _asked(world, episodes, ladder)
+    n_asked = asked(labelled, episodes, ladder)
     chance = {"balanced_accuracy": 1 / len(task.classes), "accuracy": max(task.prevalence.values())}
     return FewShot(
         figures=tuple(
-            f for name, found in answers.items() for f in _figures(name, found.values, ladder, asked, chance)
+            f for name, found in answers.items() for f in _figures(name, found.values, ladder, n_asked, chance)
         ),
         differences=tuple(
             ShotDifference(name, main, s, metric, *_spread(delta))
@@ -248,7 +248,7 @@ def few_shot(
             "n_episodes": n_episodes,
             "n_rows": len(task),
             "n_unlabelled": task.n_unlabelled,
-            "n_asked": len(world.queries),
+            "n_asked": len(labelled.queries),
             "max_queries": max_queries,
             "n_patients": task.n_clusters,
             "prevalence": task.prevalence,
@@ -259,135 +259,6 @@ def few_shot(
         },
         warnings=_warnings(task, episodes, ladder, at),
     )
-
-
-def draw_episodes(
-    truth: np.ndarray,
-    patients: np.ndarray,
-    classes: Sequence[str],
-    *,
-    wanted: int,
-    n_episodes: int,
-    seed: int = 0,
-) -> np.ndarray:
-    """The supports of all episodes, drawn as `few_shot` says.
-
-    Args:
-        truth: (N,) int64 codes into `classes`, every class present.
-        patients: (N,) int64 codes; rows of one patient in an order that does not depend on the order they came in.
-        classes: C names.
-        wanted: most shots; fewer are the first of them, whatever `wanted` is.
-        n_episodes: E; each has a random stream of its own.
-        seed: of the streams.
-
-    Returns:
-        (E, C, wanted) int64 rows, -1 from where a class has no more; all -1 where patients could not be set aside.
-
-    Raises:
-        EvaluationError: a class has a single patient.
-    """
-    n_patients = int(patients.max()) + 1
-    has = np.zeros((n_patients, len(classes)), dtype=bool)
-    has[patients, truth] = True
-    few = [str(name) for name, n in zip(classes, has.sum(axis=0), strict=True) if n < 2]
-    if few:
-        raise EvaluationError(
-            f"{', '.join(few)}: a single patient has it, who cannot both teach and be asked",
-            _WHERE,
-            "Leave such classes out, or add patients who have them.",
-        )
-    cells = [_cells(truth, patients, code) for code in range(len(classes))]
-    found = np.full((n_episodes, len(classes), wanted), -1, dtype=np.int64)
-    for episode in range(n_episodes):
-        rng = stream(seed, "few-shot", episode)
-        aside = _set_aside(rng, has)
-        if aside is None:
-            continue
-        keys = rng.random(len(truth))
-        for code, rows in enumerate(cells):
-            order = rng.permutation(np.flatnonzero(has[:, code] & ~aside))
-            drawn = _in_turn([rows[p] for p in order[:wanted].tolist()], keys)[:wanted]
-            found[episode, code, : len(drawn)] = drawn
-    return found
-
-
-def _cells(truth: np.ndarray, patients: np.ndarray, code: int) -> dict[int, np.ndarray]:
-    """The rows of a class by patient."""
-    own = np.flatnonzero(truth == code)
-    own = own[np.argsort(patients[own], kind="stable")]
-    names, starts = np.unique(patients[own], return_index=True)
-    return dict(zip(names.tolist(), np.split(own, starts[1:]), strict=True))
-
-
-def _set_aside(rng: np.random.Generator, has: np.ndarray) -> np.ndarray | None:
-    """(P,) bool patients who are only asked; None where the draw came to a class that could not be served."""
-    aside = np.zeros(len(has), dtype=bool)
-    for code in np.argsort(has.sum(axis=0), kind="stable"):
-        if (has[:, code] & aside).any():
-            continue
-        left = has[~aside].sum(axis=0)
-        is_free = has[:, code] & ~aside & (left - has >= 1).all(axis=1)
-        if not is_free.any():
-            return None
-        aside[rng.choice(np.flatnonzero(is_free))] = True
-    return aside
-
-
-def _in_turn(cells: list[np.ndarray], keys: np.ndarray) -> np.ndarray:
-    """Rows in the order of drawing: one of each cell, then a second of each; within a cell by their random keys."""
-    drawn = np.concatenate([rows[np.argsort(keys[rows])] for rows in cells])
-    rounds = np.concatenate([np.arange(len(rows)) for rows in cells])
-    return drawn[np.argsort(rounds, kind="stable")]
-
-
-@dataclass(frozen=True, slots=True)
-class _World:
-    """The labelled rows in the order of patient and id.
-
-    Attributes:
-        rows: (N,) int64 among all rows given.
-        truth: (N,) int64 codes.
-        patients: (N,) int64 codes, ascending.
-        queries: (Q,) int64 of the N, those that are asked unless their patient is in the support.
-        weights: (Q,) float64 rows of their patient and class that each stands for.
-    """
-
-    rows: np.ndarray
-    truth: np.ndarray
-    patients: np.ndarray
-    queries: np.ndarray
-    weights: np.ndarray
-
-
-def _world(task: ProbeTask, ids: Sequence[Any] | np.ndarray | None, max_queries: int, seed: int) -> _World:
-    own = np.arange(len(task))
-    if ids is not None:
-        if len(ids) != len(task) + task.n_unlabelled:
-            raise ValueError(f"there are {len(ids)} ids for {len(task) + task.n_unlabelled} rows")
-        own = np.unique(np.array([str(ids[row]) for row in task.rows]), return_inverse=True)[1]
-    order = np.lexsort((own, task.groups))
-    truth, patients, own = task.truth[order], task.groups[order], own[order]
-    if ((np.diff(own) == 0) & (np.diff(patients) == 0)).any():
-        raise ValueError("two rows of a patient have the same id: join slide and tile, or leave the ids out")
-    queries, weights = np.arange(len(truth)), np.ones(len(truth))
-    if len(truth) > max_queries:
-        queries, weights = _sample(truth, patients, max_queries, seed)
-    return _World(task.rows[order], truth, patients, queries, weights)
-
-
-def _sample(truth: np.ndarray, patients: np.ndarray, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending rows, of each patient and class the same share and at least one, and what each stands for."""
-    rng = stream(seed, "few-shot-queries")
-    order = np.lexsort((truth, patients))
-    starts = np.flatnonzero((np.diff(truth[order]) != 0) | (np.diff(patients[order]) != 0)) + 1
-    drawn = []
-    weights = []
-    for cell in np.split(order, starts):
-        n = max(1, len(cell) * most // len(truth))
-        drawn.append(rng.choice(cell, n, replace=False))
-        weights.append(np.full(n, len(cell) / n))
-    rows = np.concatenate(drawn)
-    return np.sort(rows), np.concatenate(weights)[np.argsort(rows)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,21 +277,21 @@ class _Answers:
     sizes: np.ndarray
 
 
-def _answers(x: np.ndarray, world: _World, episodes: np.ndarray, shots: Sequence[int], at: int) -> _Answers:
+def _answers(x: np.ndarray, labelled: LabelledRows, episodes: np.ndarray, shots: Sequence[int], at: int) -> _Answers:
     """Ask all queries of all episodes; at no time more than the (Q, D) queries and one episode are held."""
-    query = x[world.rows[world.queries]].astype(np.float64)
+    query = x[labelled.rows[labelled.queries]].astype(np.float64)
     shift = query.mean(axis=0)  # of no effect but on rounding: what follows subtracts squares
     query -= shift
     squares = (query**2).sum(axis=1)
-    truth, patients = world.truth[world.queries], world.patients[world.queries]
-    n_classes, n_patients = episodes.shape[1], int(world.patients.max()) + 1
+    truth, patients = labelled.truth[labelled.queries], labelled.patients[labelled.queries]
+    n_classes, n_patients = episodes.shape[1], int(labelled.patients.max()) + 1
     values = np.full((len(episodes), len(shots), len(METRICS)), np.nan)
     n_right, n_asked = np.zeros(len(query)), np.zeros(n_patients)
     for e, support in enumerate(episodes):
         made = [s for s in shots if (support[:, s - 1] >= 0).all()]  # the first of `shots`
         if not made:
             continue
-        z = x[world.rows[support[:, : made[-1]]]].astype(np.float64) - shift  # (C, shots, D)
+        z = x[labelled.rows[support[:, : made[-1]]]].astype(np.float64) - shift  # (C, shots, D)
         means, prototypes = zip(*(_prototypes(z[:, :s]) for s in made), strict=True)
         products = query @ np.concatenate([*prototypes, np.stack(means)]).T  # all shots in one pass over the queries
         for i, (s, mean, own) in enumerate(zip(made, means, prototypes, strict=True)):
@@ -428,18 +299,18 @@ def _answers(x: np.ndarray, world: _World, episodes: np.ndarray, shots: Sequence
             cosine = (products[:, i * n_classes : (i + 1) * n_classes] - own @ mean) / norm[:, None]
             is_right = _nearest(cosine, own) == truth
             is_asked = np.ones(n_patients, dtype=bool)
-            is_asked[world.patients[support[:, :s]]] = False
-            weights = world.weights * is_asked[patients]
+            is_asked[labelled.patients[support[:, :s]]] = False
+            weights = labelled.weights * is_asked[patients]
             right = np.bincount(truth, weights * is_right, n_classes)
             total = np.bincount(truth, weights, n_classes)
             values[e, i] = (right / total).mean(), right.sum() / total.sum()
             if s == at:
                 n_right += is_right & is_asked[patients]
                 n_asked += is_asked
-    shares = world.weights * n_right / np.maximum(n_asked, 1)[patients]
+    shares = labelled.weights * n_right / np.maximum(n_asked, 1)[patients]
     hits, sizes = np.zeros((n_patients, n_classes)), np.zeros((n_patients, n_classes))
     np.add.at(hits, (patients, truth), shares)
-    np.add.at(sizes, (patients, truth), world.weights)
+    np.add.at(sizes, (patients, truth), labelled.weights)
     return _Answers(values, hits[n_asked > 0], sizes[n_asked > 0])
 
 
@@ -456,24 +327,6 @@ def _unit(x: np.ndarray) -> np.ndarray:
 def _nearest(cosine: np.ndarray, prototypes: np.ndarray) -> np.ndarray:
     """(Q,) prototype at the least distance from unit vectors, of their (Q, C) products with the prototypes."""
     return ((prototypes**2).sum(axis=1) - 2 * cosine).argmin(axis=1)
-
-
-def _is_made(episodes: np.ndarray, shots: int) -> np.ndarray:
-    """(E,) bool: every class has so many."""
-    return np.min(episodes[:, :, shots - 1], axis=1) >= 0
-
-
-def _asked(world: _World, episodes: np.ndarray, shots: Sequence[int]) -> list[tuple[float, float]]:
-    """By shots the median patients and tiles that an episode asks; NaN where none could be made."""
-    sizes = np.bincount(world.patients)
-    found = []
-    for s in shots:
-        counts = []
-        for support in episodes[_is_made(episodes, s), :, :s]:
-            taught = np.unique(world.patients[support])
-            counts.append((len(sizes) - len(taught), sizes.sum() - sizes[taught].sum()))
-        found.append(tuple(np.median(counts, axis=0).tolist()) if counts else (np.nan, np.nan))
-    return found
 
 
 def _each(values: np.ndarray, shots: Sequence[int]) -> Iterator[tuple[int, str, np.ndarray]]:
@@ -496,13 +349,12 @@ def _figures(
     name: str,
     values: np.ndarray,
     shots: Sequence[int],
-    asked: list[tuple[float, float]],
+    n_asked: list[tuple[float, float]],
     chance: Mapping[str, float],
 ) -> list[ShotFigure]:
-    n_asked = dict(zip(shots, asked, strict=True))
+    sizes = dict(zip(shots, n_asked, strict=True))
     return [
-        ShotFigure(name, s, metric, *_spread(own), *n_asked[s], chance[metric])
-        for s, metric, own in _each(values, shots)
+        ShotFigure(name, s, metric, *_spread(own), *sizes[s], chance[metric]) for s, metric, own in _each(values, shots)
     ]
 
 
@@ -526,7 +378,7 @@ def _scores(hits: np.ndarray, sizes: np.ndarray) -> tuple[Score, ...]:
 
 def _warnings(task: ProbeTask, episodes: np.ndarray, shots: Sequence[int], at: int) -> tuple[str, ...]:
     said = []
-    is_split = _is_made(episodes, 1)
+    is_split = is_made(episodes, 1)
     if not is_split.all():
         said.append(
             f"In {(~is_split).sum()} of {len(episodes)} episodes no patients could be set aside for every class, so "
@@ -536,7 +388,7 @@ def _warnings(task: ProbeTask, episodes: np.ndarray, shots: Sequence[int], at: i
         is_short = (episodes[is_split, :, s - 1] < 0).sum(axis=0)
         if is_short.any():
             names = ", ".join(name for name, n in zip(task.classes, is_short, strict=True) if n)
-            n_lost = int((~_is_made(episodes[is_split], s)).sum())
+            n_lost = int((~is_made(episodes[is_split], s)).sum())
             said.append(
                 f"At {s} shots {n_lost} of {len(episodes)} episodes were left out for want of tiles of {names}."
             )

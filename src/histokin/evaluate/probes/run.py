@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -120,22 +120,25 @@ class Probed:
         return lines
 
 
+class Settings(TypedDict, total=False):
+    """What `compare_probes` takes beside features, target and groups, for one set of features."""
+
+    split: Split | None
+    clusters: Column | None
+    cluster: str | None
+    seed: int
+
+
 def linear_probe(
     features: np.ndarray,
     labels: Column,
     groups: Column,
     *,
     probe: LinearProbe | None = None,
-    split: Split | None = None,
-    clusters: Column | None = None,
-    cluster: str | None = None,
-    seed: int = 0,
+    **settings: Unpack[Settings],
 ) -> Probed:
     """Logistic regression on one set of features; see `compare_probes`."""
-    how = LinearProbe() if probe is None else probe
-    return _alone(
-        features, class_task(labels, groups, split=split or Split(), clusters=clusters, cluster=cluster), how, seed
-    )
+    return compare_probes({_ALONE: features}, labels, groups, probe=probe or LinearProbe(), **settings)
 
 
 def knn_probe(
@@ -144,16 +147,10 @@ def knn_probe(
     groups: Column,
     *,
     probe: NeighbourProbe | None = None,
-    split: Split | None = None,
-    clusters: Column | None = None,
-    cluster: str | None = None,
-    seed: int = 0,
+    **settings: Unpack[Settings],
 ) -> Probed:
     """Weighted nearest neighbours on one set of features; see `compare_probes`."""
-    how = NeighbourProbe() if probe is None else probe
-    return _alone(
-        features, class_task(labels, groups, split=split or Split(), clusters=clusters, cluster=cluster), how, seed
-    )
+    return compare_probes({_ALONE: features}, labels, groups, probe=probe or NeighbourProbe(), **settings)
 
 
 def svm_probe(
@@ -162,16 +159,10 @@ def svm_probe(
     groups: Column,
     *,
     probe: SVMProbe | None = None,
-    split: Split | None = None,
-    clusters: Column | None = None,
-    cluster: str | None = None,
-    seed: int = 0,
+    **settings: Unpack[Settings],
 ) -> Probed:
     """A support vector machine on one set of features, without NLL and ECE; see `compare_probes`."""
-    how = SVMProbe() if probe is None else probe
-    return _alone(
-        features, class_task(labels, groups, split=split or Split(), clusters=clusters, cluster=cluster), how, seed
-    )
+    return compare_probes({_ALONE: features}, labels, groups, probe=probe or SVMProbe(), **settings)
 
 
 def ridge_probe(
@@ -180,16 +171,11 @@ def ridge_probe(
     groups: Column,
     *,
     probe: RidgeProbe | None = None,
-    split: Split | None = None,
     within: Column | None = None,
-    clusters: Column | None = None,
-    cluster: str | None = None,
-    seed: int = 0,
+    **settings: Unpack[Settings],
 ) -> Probed:
     """Ridge regression on one set of features; see `compare_probes`."""
-    how = RidgeProbe() if probe is None else probe
-    task = value_task(values, groups, split=split or Split(), within=within, clusters=clusters, cluster=cluster)
-    return _alone(features, task, how, seed)
+    return compare_probes({_ALONE: features}, values, groups, probe=probe or RidgeProbe(), within=within, **settings)
 
 
 def compare_probes(
@@ -292,12 +278,6 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe) -> Outcome:
         return Outcome(found, None, tuple(folds))
     shares, margins = (found, None) if is_probability else (None, found)
     return Outcome(found.argmax(axis=1), shares, tuple(folds), margins)
-
-
-def _alone(
-    features: np.ndarray, task: ProbeTask, probe: LinearProbe | RidgeProbe | NeighbourProbe | SVMProbe, seed: int
-) -> Probed:
-    return _compare({_ALONE: features}, {}, task, probe, None, len(task) + task.n_unlabelled, seed, silent)
 
 
 def _compare(

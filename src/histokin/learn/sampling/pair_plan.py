@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from histokin.evaluate.spatial import NEAR_PITCHES, PairLimits, pair_limits
+from histokin.evaluate.spatial_pairs import NEAR_PITCHES, PairLimits, pair_limits
 from histokin.learn.sampling.extents import find_close_pair, measure_extent
 from histokin.learn.sampling.groups import Groups, group_rows
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from histokin.errors import TrainingError
-from histokin.evaluate.spatial import NEAR_PITCHES, NEAR_SHARE
+from histokin.evaluate.spatial_pairs import NEAR_PITCHES, NEAR_SHARE
 from histokin.learn.draws import draw_uniforms
 from histokin.learn.sampling.draw import Draw
 from histokin.learn.sampling.extents import squared_distance
