@@ -24,7 +24,7 @@ from histokin.evaluate.probes import (
     ridge_probe,
     svm_probe,
 )
-from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides, rank_items
+from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides
 from histokin.evaluate.results import ClassResult, Evaluation, Result
 from histokin.evaluate.retrieval import Retrieved
 from histokin.evaluate.spatial import Spatial, compare_spatial
@@ -63,7 +63,6 @@ __all__ = [
     "label_free",
     "linear_probe",
     "pair_limits",
-    "rank_items",
     "ridge_probe",
     "shuffled_labels_control",
     "svm_probe",

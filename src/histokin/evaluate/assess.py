@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from histokin.evaluate import chance
-from histokin.evaluate.comparison import Score, differences, score_interval
+from histokin.evaluate.comparison import Score, score_interval
 from histokin.evaluate.intervals import (
     Interval,
     Statistic,
@@ -106,16 +106,17 @@ def assess(
     metrics = metrics_of(ks, rule)
     weights = patient_weights(task.n_clusters, seed=seed)
     frames = [tuple(task.frame(found) for found in row.found) for row in ranked]
-    main = next(i for i, row in enumerate(ranked) if row.name == reference)
-    nulls = [_nulls(task, row, metrics, seed) for row in ranked]
+    some = frames[0][0]  # what may be answered is the same for all rows
     sizes = np.bincount(task.clusters).astype(np.float64)
-    results: dict[tuple[int, int], Result] = {}
-    for m, metric in enumerate(metrics):
-        level_of_chance = chance_of(task, frames[main][0], metric, seed)
-        estimates = [_Estimate.of(task, parts, metric, sizes) for parts in frames]
-        deltas = differences([one.score for one in estimates], main, weights, cluster=task.cluster, seed=seed)
-        for i, (row, null) in enumerate(zip(ranked, nulls, strict=True)):
-            results[i, m] = Result(
+    levels = [chance_of(task, some, metric, seed) for metric in metrics]
+    results: list[Result] = []
+    scores: dict[tuple[str, str], tuple[Score, ...]] = {}
+    for row, parts in zip(ranked, frames, strict=True):
+        null = _nulls(task, row, metrics, seed)
+        estimates = [_Estimate.of(task, parts, metric, sizes) for metric in metrics]
+        scores[row.name, row.strategy] = tuple(one.score for one in estimates)
+        results.extend(
+            Result(
                 name=row.name,
                 kind=row.kind,
                 level=level,
@@ -124,15 +125,17 @@ def assess(
                 metric=metric.name,
                 vote=metric.vote,
                 leave_out=task.leave_out,
-                **estimates[i].columns(weights, task),
+                **estimate.columns(weights, task),
                 n_queries=len(task.queries),
                 n_patients=len(np.unique(task.patients[task.queries])),
-                n_unanswerable=int((frames[main][0].n_relevant == 0).sum()),
+                n_unanswerable=int((some.n_relevant == 0).sum()),
                 prevalence=task.prevalence,
-                chance=level_of_chance,
+                chance=levels[m],
                 null=None if null is None else float(null[m]),
-                delta=deltas[i],
+                delta=None,
             )
+            for m, (metric, estimate) in enumerate(zip(metrics, estimates, strict=True))
+        )
     headline = {Metric("acc", min(ks), rule), Metric("mmv", max(ks), rule)}
     per_class = tuple(
         line
@@ -141,12 +144,13 @@ def assess(
         if metric in headline
         for line in _by_class(task, row, parts, metric)
     )
-    return Evaluation(
-        results=tuple(results[i, m] for i in range(len(ranked)) for m in range(len(metrics))),
+    evaluation = Evaluation(
+        results=tuple(results),
         per_class=per_class,
         protocol=protocol,
-        warnings=warnings + _unanswerable(task, frames[main][0]),
+        warnings=warnings + _unanswerable(task, some),
         reference=reference,
+        scores=scores,
         frames={
             (row.name if not row.strategy else f"{row.name} ({row.strategy})"): parts
             for row, parts in zip(ranked, frames, strict=True)
@@ -154,6 +158,7 @@ def assess(
         items=items,
         task=task,
     )
+    return replace(evaluation, results=evaluation.against(reference))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ The exclusion is by patient unless asked otherwise; encoders and floors answer t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from histokin.evaluate.assess import N_PERMUTATIONS, Ranked, assess
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS
 from histokin.evaluate.items import Items, LeaveOut, Task, make_task
-from histokin.evaluate.results import Evaluation, Result
+from histokin.evaluate.results import Evaluation
 from histokin.evaluate.votes import VoteRule
 from histokin.progress import Reporter, silent
 from histokin.search import Neighbours, Strategy, nearest_slides, top_k
@@ -25,49 +24,6 @@ SLIDE_TILES = 128
 
 Features = np.ndarray | Sequence[np.ndarray]
 Bags = Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]]
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Every row's nearest items, found once; figures follow for whichever encoder the others are compared with.
-
-    Attributes:
-        task: rows, groups and queries.
-        items: all of them.
-        ranked: encoders, then floors.
-        protocol: everything needed to repeat it.
-        warnings: what a reader must be told.
-        ks, rule, level, seed: as asked for.
-    """
-
-    task: Task
-    items: Items
-    ranked: tuple[Ranked, ...]
-    protocol: dict[str, Any]
-    warnings: tuple[str, ...]
-    ks: tuple[int, ...]
-    rule: VoteRule
-    level: Literal["tile", "slide"]
-    seed: int
-
-    def evaluated(self, reference: str) -> Evaluation:
-        """All figures, the others compared with `reference`."""
-        return assess(
-            self.task,
-            self.items,
-            list(self.ranked),
-            ks=self.ks,
-            rule=self.rule,
-            level=self.level,
-            reference=reference,
-            seed=self.seed,
-            protocol=self.protocol,
-            warnings=self.warnings,
-        )
-
-    def against(self, reference: str) -> tuple[Result, ...]:
-        """The figures alone."""
-        return self.evaluated(reference).results
 
 
 def evaluate_retrieval(
@@ -81,6 +37,8 @@ def evaluate_retrieval(
     rule: VoteRule = "rank",
     level: Literal["tile", "slide"] = "tile",
     max_queries: int = MAX_QUERIES,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    cluster: str = "cluster",
     seed: int = 0,
     progress: Reporter = silent,
 ) -> Evaluation:
@@ -97,6 +55,8 @@ def evaluate_retrieval(
         rule: of the votes; see `votes.votes`.
         level: what an item is.
         max_queries: more are sampled equally per patient; the database stays whole.
+        clusters: (N,) another unit of inference than the patient, see `items.make_task`.
+        cluster: its word.
         seed: of query sampling, bootstrap and permutations.
         progress: told each row ranked.
 
@@ -109,40 +69,6 @@ def evaluate_retrieval(
         ValueError: shapes or names do not fit.
     """
     main = _reference(encoders, reference)
-    return rank_items(
-        encoders,
-        items,
-        floors=floors,
-        leave_out=leave_out,
-        k=k,
-        rule=rule,
-        level=level,
-        max_queries=max_queries,
-        seed=seed,
-        progress=progress,
-    ).evaluated(main)
-
-
-def rank_items(
-    encoders: Mapping[str, np.ndarray],
-    items: Items,
-    *,
-    floors: Mapping[str, Features] | None = None,
-    leave_out: LeaveOut = "patient",
-    k: Sequence[int] = (1, 3, 5),
-    rule: VoteRule = "rank",
-    level: Literal["tile", "slide"] = "tile",
-    max_queries: int = MAX_QUERIES,
-    seed: int = 0,
-    clusters: Sequence[Any] | np.ndarray | None = None,
-    cluster: str = "cluster",
-    progress: Reporter = silent,
-) -> Ranking:
-    """The first half of `evaluate_retrieval`, with its arguments: each row's nearest items.
-
-    `clusters` and `cluster` name another unit of inference, see `items.make_task`.
-    """
-    _reference(encoders, None)
     task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed, clusters=clusters, cluster=cluster)
     ranked: list[Ranked] = []
     n_rows = len(encoders) + len(floors or {})
@@ -160,7 +86,18 @@ def rank_items(
             ranked.append(Ranked(name, "floor", metric + (", z-scored" if is_scaled else ""), found_all))
             line.advance(1, name)
     protocol = _protocol(task, level=level, k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked)
-    return Ranking(task, items, tuple(ranked), protocol, _warnings(task, level), tuple(k), rule, level, seed)
+    return assess(
+        task,
+        items,
+        ranked,
+        ks=k,
+        rule=rule,
+        level=level,
+        reference=main,
+        seed=seed,
+        protocol=protocol,
+        warnings=_warnings(task, level),
+    )
 
 
 def evaluate_slides(

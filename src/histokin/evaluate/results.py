@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from histokin.artefacts import plain
-from histokin.evaluate.intervals import Difference, Interval
+from histokin.evaluate.comparison import Score, differences
+from histokin.evaluate.intervals import Difference, Interval, patient_weights
 from histokin.evaluate.items import Items, Task
 from histokin.evaluate.retrieval import Retrieved
 
@@ -90,6 +91,7 @@ class Evaluation:
         protocol: everything needed to repeat it.
         warnings: sentences a reader must see beside the figures.
         reference: name of the main encoder.
+        scores: by name and strategy, what each row scored, metric by metric.
         frames: by row name, the frames it was computed from (several for a floor of several seeds).
         items: all items, also unlabelled ones.
         task: rows, groups and queries.
@@ -100,6 +102,7 @@ class Evaluation:
     protocol: dict[str, Any]
     warnings: tuple[str, ...]
     reference: str
+    scores: Mapping[tuple[str, str], tuple[Score, ...]]
     frames: Mapping[str, tuple[Retrieved, ...]]
     items: Items
     task: Task
@@ -116,8 +119,21 @@ class Evaluation:
         known = sorted({(r.row, r.metric) for r in self.results})
         raise KeyError(f"no result {name} {metric} {strategy or ''}; there are {known}")
 
+    def against(self, reference: str) -> tuple[Result, ...]:
+        """All results, the others compared with `reference`, strategy by strategy; Holm over the rows of a metric."""
+        weights = patient_weights(self.task.n_clusters, seed=self.protocol["seed"])
+        deltas: dict[tuple[str, str, str], Difference | None] = {}
+        for strategy in dict.fromkeys(strategy for _, strategy in self.scores):
+            names = [name for name, how in self.scores if how == strategy]
+            for same in zip(*(self.scores[name, strategy] for name in names), strict=True):
+                found = differences(
+                    same, names.index(reference), weights, cluster=self.task.cluster, seed=self.protocol["seed"]
+                )
+                deltas |= {(name, strategy, same[0].metric): delta for name, delta in zip(names, found, strict=True)}
+        return tuple(replace(one, delta=deltas[one.name, one.strategy, one.metric]) for one in self.results)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain data of everything but frames and items; NaN becomes None."""
+        """Plain data of everything but scores, frames and items; NaN becomes None."""
         return plain(
             {
                 "protocol": self.protocol,
@@ -197,6 +213,7 @@ class Evaluation:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["results"] = self.results + other.results
         values["per_class"] = self.per_class + other.per_class
+        values["scores"] = {**self.scores, **other.scores}
         values["frames"] = {**self.frames, **other.frames}
         values["warnings"] = tuple(dict.fromkeys(self.warnings + other.warnings))
         return Evaluation(**values)

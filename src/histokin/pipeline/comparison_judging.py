@@ -19,7 +19,7 @@ from histokin.evaluate import (
     Split,
     compare_probes,
     compare_spatial,
-    rank_items,
+    evaluate_retrieval,
 )
 from histokin.pipeline.comparison_plan import RANDOM, ComparisonPlan, EntrySpec, TaskSpec
 from histokin.pipeline.comparison_tasks import HEADLINES, clusters_of, conditions_met, task_texts
@@ -139,7 +139,7 @@ class Judge:
             items = tile_items(gathered, texts)
             ranking = {"leave_out": task.leave_out, "k": (1, 5), **how}
             judge("linear probe", None, lambda: compare_probes(encoders, texts, probe=LinearProbe(), **probing))
-            judge("retrieval", HEADLINES["retrieval"], lambda: rank_items(encoders, items, **ranking))
+            judge("retrieval", HEADLINES["retrieval"], lambda: evaluate_retrieval(encoders, items, **ranking))
         elif not task.spatial:
             refusals.append(f"no tile is left to be judged ({', '.join(task.only) or 'none has a label'}).")
         asked = conditions_met(tiling, gathered, task)
