@@ -37,6 +37,11 @@ def test_a_network_by_name_must_know_its_tiles():
         load_encoder("random:resnet10t")
 
 
+def test_a_folder_takes_no_other_weights(saved, tmp_path):
+    with pytest.raises(EncoderError, match="a folder has its own weights"):
+        load_encoder(saved[0], device="cpu", weights=tmp_path / "other.pth")
+
+
 def test_a_path_that_is_not_there_is_not_taken_for_a_name():
     with pytest.raises(EncoderError, match="no such encoder folder"):
         load_encoder("runs/none/encoder", tile_px=32, mpp=1.0)

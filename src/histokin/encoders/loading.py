@@ -55,6 +55,8 @@ def load_encoder(
     """
     folder = Path(name_or_folder)
     if folder.is_dir():
+        if weights is not None:
+            raise EncoderError("a folder has its own weights", folder, "Leave --weights out, or name a network.")
         return open_folder(folder, tile_px=tile_px, mpp=mpp, device=device, any_field=any_field)
     name = str(name_or_folder)
     if "/" in name or name.startswith((".", "~")):

@@ -21,9 +21,7 @@ def on_tensorboard(folder: Path) -> "Iterator[OnEvent]":
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise RecipeError(
-            "TensorBoard is not installed", "--tensorboard", "Run `pip install 'histokin[tensorboard]'`."
-        ) from error
+        raise RecipeError("TensorBoard is not installed", "--tensorboard", "Run `pip install tensorboard`.") from error
     writer = SummaryWriter(str(folder))
 
     def write(event: dict[str, Any]) -> None:

@@ -52,6 +52,6 @@ def _umap(unit: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
         from umap import UMAP  # pyright: ignore[reportMissingImports] - an extra
     except ImportError as error:
         raise EvaluationError(
-            "UMAP is not installed", "the embedding map", "Run `pip install 'histokin[umap]'`, or leave --map pca."
+            "UMAP is not installed", "the embedding map", "Run `pip install umap-learn`, or leave --map pca."
         ) from error
     return np.asarray(UMAP(random_state=seed64(seed, "umap") % 2**32, metric="cosine").fit_transform(unit), np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from histokin.cli.options import FOLDER, json_option, leave_out_option, show_json
+from histokin.cli.options import FOLDER, json_option, show_json
 
 
 def _listed(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:  # noqa: ARG001 - click's signature
@@ -40,7 +40,13 @@ def _refuse_beside_a_plan(ctx: click.Context) -> None:
 @click.option("--value", default="", help="Column of numbers to judge by, instead.")
 @click.option("--cluster", default="", help="What intervals resample: patient, slide, site, a column.")
 @click.option("--spatial", is_flag=True, help="Also measure how distance in tissue shows in distance of embeddings.")
-@leave_out_option
+@click.option(
+    "--leave-out",
+    type=click.Choice(["patient", "slide", "site"]),
+    default="patient",
+    show_default=True,
+    help="Whose tiles are judged while none of theirs was fitted on or answers.",
+)
 @click.option("--train", type=FOLDER, multiple=True, help="Workspaces to learn from [default: WORKS]; repeatable.")
 @click.option("--tile-mpps", default="", callback=_listed, help="Also vary the tiles' pixel size: 0.5,1,2.")
 @click.option("--tile-counts", default="", callback=_listed, help="Also vary how many tiles are learned from.")

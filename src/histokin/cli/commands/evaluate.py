@@ -9,7 +9,7 @@ from histokin.cli.options import FOLDER, json_option, leave_out_option, show_jso
 
 @click.command()
 @click.argument("work", type=FOLDER)
-@click.option("--encoder", help="Whose embeddings, by name [default: the only ones].")
+@click.option("--encoder", help="Whose embeddings, by name [default: the run `main`, else the only ones].")
 @click.option("--label", help="Column of labels, of tiles or slides [default: label, then diagnosis].")
 @leave_out_option
 @click.option("--seed", type=int, default=0, show_default=True)

@@ -36,12 +36,13 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Train an encoder on the tiles of the workspace WORK, without labels.
+    """Train an encoder on the tiles of the workspace WORK, without labels (but for the recipe supervised).
 
     Under torchrun the processes share each batch; the result is that of one process.
     """
     from histokin.learn.distributed import World, start
     from histokin.learn.tensorboard import on_tensorboard
+    from histokin.pipeline.choosing import DEFAULT_RUN
     from histokin.pipeline.packing import Without
     from histokin.pipeline.stages import open_tiling, pretrain
     from histokin.progress import on_stderr
@@ -91,7 +92,7 @@ def command(
     for note in (*result.alarms, *result.notes):
         click.echo(f"note: {note}", err=True)
     click.echo(f"{result.steps} steps, {result.views} views, loss {result.loss:.3f}: {result.encoder}")
-    click.echo(f"Next: histokin embed {work}")
+    click.echo(f"Next: histokin embed {work}" + ("" if name == DEFAULT_RUN else f" --encoder {name}"))
 
 
 def _own_device(local_rank: int) -> str:

@@ -9,7 +9,7 @@ from histokin.cli.options import FOLDER, json_option, leave_out_option, show_jso
 
 @click.command()
 @click.argument("work", type=FOLDER)
-@click.option("--encoder", help="Whose embeddings, by name [default: the only ones].")
+@click.option("--encoder", help="Whose embeddings, by name [default: the run `main`, else the only ones].")
 @click.option("--label", help="Column of labels [default: label, then diagnosis].")
 @click.option("--map", "map_method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True)
 @click.option("--title", help="Of the page [default: the workspace's name].")

@@ -27,7 +27,7 @@ from histokin.cli.options import FOLDER, json_option, show_json
     show_default=True,
     help="Whose tiles cannot be answers.",
 )
-@click.option("--encoder", help="Whose embeddings, by name [default: the only ones].")
+@click.option("--encoder", help="Whose embeddings, by name [default: the run `main`, else the only ones].")
 @json_option
 def command(
     work: Path,
