@@ -355,6 +355,11 @@ def test_floors_of_neighbours_are_scaled_as_documented():
     alone = {b: knn_probe(x, label, patient, probe=NeighbourProbe(k=5, is_standardised=b)) for b in (True, False)}
     for name, is_standardised in (("colour", True), ("histogram", False)):
         assert (probed.outcomes[name][0].predicted == alone[is_standardised].outcomes["features"][0].predicted).all()
+    asked = NeighbourProbe(
+        k=5, is_standardised=True
+    )  # for all: a floor of networks must not lack what its encoder gets
+    fair = compare_probes({"e": x}, label, patient, probe=asked, floors={"random": x})
+    assert (fair.outcomes["random"][0].predicted == fair.outcomes["e"][0].predicted).all()
     assert (probed.outcomes["colour"][0].predicted != probed.outcomes["histogram"][0].predicted).any()
 
 

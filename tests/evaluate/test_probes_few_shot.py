@@ -192,9 +192,9 @@ def test_patients_interval_pools_each_patients_mean_over_the_episodes_that_asked
     accuracy, balanced = (next(f for f in found.intervals if f.metric == m) for m in ("accuracy", "balanced_accuracy"))
     assert accuracy.value == pytest.approx(means.mean())
     assert balanced.value == pytest.approx(np.mean([means[rows.truth == c].mean() for c in range(3)]))
+    assert (accuracy.interval.n_clusters, accuracy.interval.method) == (24, "wilson-deff")
+    assert (balanced.interval.n_clusters, balanced.interval.method) == (24, "bca")
     for figure in (accuracy, balanced):
-        assert figure.interval.n_clusters == 24
-        assert figure.interval.method == "bca"
         assert figure.interval.low < figure.value < figure.interval.high
 
 

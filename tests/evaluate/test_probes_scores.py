@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histokin.evaluate.comparison import score_interval
+from histokin.evaluate.intervals import patient_weights
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.outcome import Fold, Outcome, class_task, value_task
 from histokin.evaluate.probes.scores import (
@@ -158,11 +160,31 @@ def test_area_is_undefined_where_a_resample_lacks_a_class():
     assert np.isnan(found[1:]).all()
 
 
-def test_balanced_accuracy_of_a_resample_is_over_the_classes_it_holds():
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "macro_auc"])
+def test_means_over_classes_are_undefined_where_a_resample_lacks_a_class(metric):
     task = class_task(["a", "a", "b", "b"], ["p", "p", "q", "q"], split=Split())
     outcome = Outcome(np.array([0, 1, 1, 1]), np.eye(2)[[0, 1, 1, 1]], FOLDS)
+    score = next(one for one in probe_scores(task, outcome) if one.metric == metric)
+    found = score.statistic(np.array([[1.0, 1], [2, 0], [0, 2]]))
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1:]).all()
+
+
+def test_a_class_of_few_patients_does_not_lend_the_interval_the_others_recall():
+    recalls = np.array([0.3, 0.5] + [0.9, 1.0] * 11)  # of two patients of class b and 22 of class a
+    n_rows = 20
+    labels = np.repeat(["b", "b"] + ["a"] * 22, n_rows)
+    patients = np.repeat([f"p{p:02d}" for p in range(24)], n_rows)
+    task = class_task(labels, patients, split=Split())
+    is_right = (np.arange(n_rows) < n_rows * recalls[:, None]).ravel()
+    outcome = Outcome(np.where(is_right, task.truth, 1 - task.truth), np.eye(2)[task.truth], FOLDS)
     score = probe_scores(task, outcome)[0]
-    assert score.statistic(np.array([[1.0, 1], [2, 0], [0, 2]])).tolist() == [0.75, 0.5, 1.0]
+    weights = patient_weights(task.n_clusters)
+    interval = score_interval(score, weights, cluster="patient")
+    assert score.value(task.n_clusters) == pytest.approx(0.675)
+    assert interval.high <= 0.75  # (.5 + 1) / 2: more, such as the common class alone, it cannot be
+    n_lost = int(((weights[:, [task.clusters[0], task.clusters[n_rows]]]).sum(axis=1) == 0).sum())
+    assert f"{n_lost} of {len(weights)} draws left out" in interval.note
 
 
 def test_calibration_meets_the_golden_figures(f1):

@@ -50,6 +50,49 @@ def test_set_f1_gives_the_golden_figures(golden, f1):
     assert evaluation.result("main", "mmv@5").vote == "rank"
 
 
+def test_the_chance_level_of_macro_f1_is_that_of_real_random_orders():
+    labels = list("aaaaabbb")
+    items = Items.of(labels, [f"p{i}" for i in range(8)], [f"s{i}" for i in range(8)])
+    x = np.random.default_rng(0).normal(size=(8, 4))
+    chance = evaluate_retrieval({"e": x}, items, k=(5,), level="slide").result("e", "macro_f1@5").chance
+    rng, drawn = np.random.default_rng(1), []
+    truth = np.array([label == "b" for label in labels])
+    for _ in range(2000):
+        said = []
+        for query in range(8):
+            first = truth[rng.permutation(np.delete(np.arange(8), query))[:5]]
+            said.append(first.sum() >= 3)
+        said, f1 = np.array(said), []
+        for code in (False, True):
+            right = ((said == code) & (truth == code)).sum()
+            f1.append(2 * right / max(1, (said == code).sum() + (truth == code).sum()))
+        drawn.append(np.mean(f1))
+    assert chance == pytest.approx(np.mean(drawn), abs=5 * np.std(drawn) / 10)  # of 100 orders
+
+
+def test_rows_are_compared_with_any_other_and_with_none_that_is_not_there():
+    x, items = make_world(n_patients=12)
+    found = evaluate_retrieval({"a": x, "b": x[:, :2]}, items, floors={"colour": x[:, :1]})
+    again = evaluate_retrieval({"a": x, "b": x[:, :2]}, items, floors={"colour": x[:, :1]}, reference="b")
+    assert repr(found.against("b")) == repr(again.results)  # NaN equals no NaN
+    with pytest.raises(KeyError, match=r"no row 'c'; there are a, b, colour"):
+        found.against("c")
+
+
+def test_a_name_is_one_row():
+    x, items = make_world(n_patients=12)
+    with pytest.raises(ValueError, match="colour is both an encoder and a floor"):
+        evaluate_retrieval({"colour": x}, items, floors={"colour": x})
+
+
+def test_unknown_patients_are_no_patient_of_their_own():
+    x, items = make_world(n_patients=12)
+    patients = [None if i < 10 else patient for i, patient in enumerate(items.patient)]
+    some = Items.of(items.label, patients, items.slide)
+    with pytest.raises(EvaluationError, match=r"10 of \d+ labelled items have no patient"):
+        evaluate_retrieval({"e": x}, some, leave_out="slide")
+
+
 def test_no_signal_looks_like_a_result_under_self_and_like_chance_under_patient():
     x, items = make_world(n_patients=24, patient_effect=1.0)
     honest = evaluate_retrieval({"main": x}, items).result("main", "acc@1")

@@ -219,5 +219,7 @@ def test_what_cannot_be_measured_is_refused():
         draw_pairs(["s"] * 50, where, n_pairs=0)
     with pytest.raises(ValueError, match="is none of the encoders"):
         compare_spatial({"e": x}, ["s"] * 50, where, reference="f")
+    with pytest.raises(EvaluationError, match="1 of 50 tiles of slide s have no patient"):
+        compare_spatial({"e": x}, ["s"] * 50, where, clusters=[None] + ["p"] * 49)
     with pytest.raises(EvaluationError, match="there is no encoder"):
         compare_spatial({}, ["s"] * 50, where)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +11,7 @@ from histokin.evaluate.comparison import Score, score_interval
 from histokin.evaluate.intervals import (
     Interval,
     Statistic,
-    bootstrap_interval,
+    mean_of_classes,
     patient_weights,
     ratio,
     wilson_interval,
@@ -26,6 +25,7 @@ from histokin.evaluate.retrieval import (
     confusion,
     macro_f1,
     macro_f1_at_k,
+    macro_f1_of,
     mean_over,
     mmv_at_k,
     precision_at_k,
@@ -35,7 +35,7 @@ from histokin.search import Neighbours
 from histokin.streams import stream
 
 N_PERMUTATIONS = 200
-_RANDOM_ORDERS = 20  # draws for the chance level of macro-F1, which has no closed form
+_RANDOM_ORDERS = 100  # draws for the chance level of macro-F1, which has no closed form
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +182,18 @@ class _Estimate:
         np.add.at(class_sizes, (task.clusters, task.truth), 1)
         return cls(
             Score(metric.name, ratio(hits, sizes), hits / sizes.sum(), sizes if metric.is_hit_rate else None),
-            partial(_mean_of_classes, class_hits, class_sizes),
+            mean_of_classes(class_hits, class_sizes),
             mean_over(values, task.patients[task.queries]),
         )
 
     def columns(self, weights: np.ndarray, task: Task) -> dict[str, Any]:
         """The fields of a `Result` that come from here."""
+        of_classes = Score(self.score.metric, self.by_class)
         return {
             "value": self.score.value(task.n_clusters),
             "interval": score_interval(self.score, weights, cluster=task.cluster),
-            "macro_classes": replace(self.score, statistic=self.by_class).value(task.n_clusters),
-            "macro_classes_interval": bootstrap_interval(self.by_class, weights, cluster=task.cluster),
+            "macro_classes": of_classes.value(task.n_clusters),
+            "macro_classes_interval": score_interval(of_classes, weights, cluster=task.cluster),
             "macro_patients": self.macro_patients,
         }
 
@@ -202,27 +203,19 @@ def _mean_values(frames: tuple[Retrieved, ...], metric: Metric) -> np.ndarray:
     return np.mean([metric.values(frame) for frame in frames], axis=0)
 
 
-def _mean_of_classes(hits: np.ndarray, sizes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(B,) mean over the classes that a resample holds of their hit rates."""
-    above, below = weights @ hits, weights @ sizes
-    rates = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    n_classes = (below > 0).sum(axis=1)
-    return np.divide(rates.sum(axis=1), n_classes, out=np.full(len(rates), np.nan), where=n_classes > 0)
-
-
 def _f1_statistic(task: Task, frames: tuple[Retrieved, ...], k: int) -> Statistic:
-    """Macro-F1 over the classes that a resample's queries hold, as a function of patient weights."""
+    """Macro-F1 over the classes of the queries, as a function of patient weights."""
     shape = (task.n_clusters, len(task.classes))
-    sums = [confusion(frame.truth, votes(frame.first(k)), task.clusters, shape) for frame in frames]
+    members = [macro_f1_of(*confusion(frame.truth, votes(frame.first(k)), task.clusters, shape)) for frame in frames]
 
     def value(weights: np.ndarray) -> np.ndarray:
-        return np.mean([macro_f1(weights @ s[0], weights @ s[1], weights @ s[2]) for s in sums], axis=0)
+        return np.mean([member(weights) for member in members], axis=0)
 
     return value
 
 
 def chance_of(task: Task, frame: Retrieved, metric: Metric, seed: int) -> float:
-    """What a random order of the allowed rows is expected to reach; for macro-F1 the mean of 20 random orders."""
+    """What a random order of the allowed rows is expected to reach; for macro-F1 the mean of 100 random orders."""
     if metric.kind == "acc":
         return float(chance.chance_acc(frame.n_allowed, frame.n_relevant, metric.k).mean())
     if metric.kind == "p":
@@ -246,13 +239,18 @@ def _chance_of_votes(task: Task, k: int, rule: str) -> np.ndarray:
 
 
 def _random_f1(task: Task, k: int, rng: np.random.Generator) -> float:
-    """Macro-F1 of one random order: labels drawn from the allowed counts, with replacement."""
-    counts = task.allowed_counts()
-    shares = np.cumsum(counts, axis=1) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    drawn = (rng.random((len(counts), k, 1)) >= shares[:, None, :-1]).sum(axis=2)
-    drawn[counts.sum(axis=1) == 0] = -1
-    everyone = np.zeros(len(drawn), dtype=np.int64)
-    right, predicted, true = confusion(task.truth, votes(drawn), everyone, (1, len(task.classes)))[:, 0]
+    """Macro-F1 of the first k of one random order of each query's allowed candidates."""
+    left = task.allowed_counts().astype(np.float64)
+    drawn = np.full((len(left), k), -1, dtype=np.int64)
+    everyone = np.arange(len(left))
+    for place in range(k):
+        stops = np.cumsum(left, axis=1)
+        label = (rng.random(len(left))[:, None] * stops[:, -1:] >= stops).sum(axis=1)
+        is_left = stops[:, -1] > 0
+        drawn[is_left, place] = label[is_left]
+        left[everyone[is_left], label[is_left]] -= 1
+    one = np.zeros(len(drawn), dtype=np.int64)
+    right, predicted, true = confusion(task.truth, votes(drawn), one, (1, len(task.classes)))[:, 0]
     return float(macro_f1(right, predicted, true))
 
 

@@ -6,10 +6,11 @@ A measure hands over a `Score`, its value as a function of cluster weights; ever
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from histokin.errors import EvaluationError
 from histokin.evaluate.intervals import (
     Difference,
     Interval,
@@ -70,6 +71,36 @@ class Figure:
     delta: Difference | None
 
 
+def check_rows(encoders: Mapping[str, Any], floors: Mapping[str, Any] | None, reference: str | None) -> str:
+    """The reference's name, by default the first encoder's, once the names have been found to be names of one row each.
+
+    Raises:
+        EvaluationError: there is no encoder.
+        ValueError: the reference is none of them, or a floor has an encoder's name.
+    """
+    if not encoders:
+        raise EvaluationError("there is no encoder to evaluate", "evaluation", "Embed the tiles first.")
+    both = set(encoders) & set(floors or {})
+    if both:
+        raise ValueError(f"{', '.join(sorted(both))} is both an encoder and a floor")
+    if reference is None:
+        return next(iter(encoders))
+    if reference not in encoders:
+        raise ValueError(f"reference {reference!r} is none of the encoders {', '.join(encoders)}")
+    return reference
+
+
+def place_of(reference: str, names: Sequence[str]) -> int:
+    """Where the reference stands among the rows.
+
+    Raises:
+        KeyError: it is none of them; they are named.
+    """
+    if reference not in names:
+        raise KeyError(f"no row {reference!r}; there are {', '.join(names)}")
+    return list(names).index(reference)
+
+
 def find_figure(figures: Sequence[Figure], name: str, metric: str) -> Figure:
     """One metric of one row.
 
@@ -120,7 +151,7 @@ def compare_scores(
     Returns:
         Row by row, metric by metric.
     """
-    main = next(i for i, row in enumerate(rows) if row.name == reference)
+    main = place_of(reference, [row.name for row in rows])
     n_metrics = len(rows[main].scores)
     found: dict[tuple[int, int], Figure] = {}
     for m in range(n_metrics):

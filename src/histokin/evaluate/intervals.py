@@ -114,6 +114,26 @@ def weights_of(draws: np.ndarray, n_patients: int) -> np.ndarray:
     return np.bincount(flat, minlength=n_draws * n_patients).reshape(n_draws, n_patients).astype(np.float64)
 
 
+def mean_of_classes(hits: np.ndarray, sizes: np.ndarray) -> Statistic:
+    """Mean over classes of summed hits by summed sizes, as a function of cluster weights.
+
+    A resample that lacks a class that the whole data hold gives NaN: the mean of the others is another quantity, and
+    where few patients have a class such draws would reach into the interval.
+
+    Args:
+        hits: (P, C) of each cluster and class.
+        sizes: (P, C); a class of no rows at all is left out.
+    """
+    is_held = sizes.sum(axis=0) > 0
+    hits, sizes = hits[:, is_held], sizes[:, is_held]
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        above, below = weights @ hits, weights @ sizes
+        return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0).mean(axis=1)
+
+    return value
+
+
 def bootstrap_interval(statistic: Statistic, weights: np.ndarray, *, cluster: str = "patient") -> Interval:
     """Patient bootstrap: BCa from 10 patients, percentile marked optimistic below, none below 5 or if degenerate.
 

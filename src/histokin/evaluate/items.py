@@ -176,11 +176,7 @@ def make_task(
         if len(clusters) != len(items):
             raise ValueError(f"the {cluster} column has {len(clusters)} rows for {len(items)} items")
         units = _objects(clusters)[rows]
-        n_missing = sum(is_missing(unit) for unit in units)
-        if n_missing:
-            raise EvaluationError(
-                f"{n_missing} of {len(units)} labelled items have no {cluster}", _WHERE, f"Fill the {cluster} column."
-            )
+    refuse_missing(units, cluster, "labelled items")
     return Task(
         rows,
         codes,
@@ -247,6 +243,17 @@ def _coded(values: np.ndarray) -> tuple[list[str], np.ndarray]:
 def is_missing(value: Any) -> bool:
     """Whether a label or value is none: None, "" or NaN."""
     return value is None or value == "" or (isinstance(value, float) and value != value)  # noqa: PLR0124 - NaN
+
+
+def refuse_missing(column: Sequence[Any] | np.ndarray, word: str, what: str) -> None:
+    """Unknown units are no unit of their own.
+
+    Raises:
+        EvaluationError: some of the column's values are missing.
+    """
+    n_missing = sum(is_missing(value) for value in column)
+    if n_missing:
+        raise EvaluationError(f"{n_missing} of {len(column)} {what} have no {word}", _WHERE, f"Fill the {word} column.")
 
 
 def _objects(values: Any) -> np.ndarray:

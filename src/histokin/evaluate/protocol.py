@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from histokin.errors import EvaluationError
 from histokin.evaluate.assess import N_PERMUTATIONS, Ranked, assess
+from histokin.evaluate.comparison import check_rows
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS
 from histokin.evaluate.items import Items, LeaveOut, Task, make_task
@@ -68,7 +68,7 @@ def evaluate_retrieval(
         StoreError: a vector is zero or not finite; names the item's row.
         ValueError: shapes or names do not fit.
     """
-    main = _reference(encoders, reference)
+    main = check_rows(encoders, floors, reference)
     task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed, clusters=clusters, cluster=cluster)
     ranked: list[Ranked] = []
     n_rows = len(encoders) + len(floors or {})
@@ -133,7 +133,7 @@ def evaluate_slides(
     Raises:
         As `evaluate_retrieval`.
     """
-    main = _reference(encoders, reference)
+    main = check_rows(encoders, floors, reference)
     task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
     evaluation: Evaluation | None = None
     n_rows = len(strategies) * (len(encoders) + len(floors or {}))
@@ -219,16 +219,6 @@ def _checked(name: str, features: Any, items: Items) -> Any:
     return features
 
 
-def _reference(encoders: Mapping[str, Any], reference: str | None) -> str:
-    if not encoders:
-        raise EvaluationError("there is no encoder to evaluate", "evaluation", "Embed the tiles first.")
-    if reference is None:
-        return next(iter(encoders))
-    if reference not in encoders:
-        raise ValueError(f"reference {reference!r} is none of the encoders {', '.join(encoders)}")
-    return reference
-
-
 def _protocol(
     task: Task,
     *,
@@ -266,9 +256,11 @@ def _protocol(
 def _warnings(task: Task, level: str) -> tuple[str, ...]:
     """What a reader must be told of the protocol itself."""
     said = []
-    if task.leave_out == "self" or (task.leave_out == "slide" and level == "slide"):
+    n_patients, n_slides = len(np.unique(task.patients)), len(task.rows)
+    is_alone = level == "slide" and n_patients == n_slides  # a patient has one slide: leaving it out leaves him out
+    if task.leave_out == "self" or (task.leave_out == "slide" and level == "slide" and not is_alone):
         said.append("Only the query itself is left out: neighbours share its patient. This is not a result.")
-    elif task.leave_out == "slide":
+    elif task.leave_out == "slide" and not is_alone:
         said.append("Only the query's slide is left out: neighbours may share its patient. Not about new patients.")
     if task.leave_out == "self" and level == "tile":
         said[-1] = "Only the query itself is left out: neighbours share its slide and patient. This is not a result."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from histokin.artefacts import plain
-from histokin.evaluate.comparison import Score, differences
+from histokin.evaluate.comparison import Score, differences, place_of
 from histokin.evaluate.intervals import Difference, Interval, patient_weights
 from histokin.evaluate.items import Items, Task
 from histokin.evaluate.retrieval import Retrieved
@@ -127,7 +127,7 @@ class Evaluation:
             names = [name for name, how in self.scores if how == strategy]
             for same in zip(*(self.scores[name, strategy] for name in names), strict=True):
                 found = differences(
-                    same, names.index(reference), weights, cluster=self.task.cluster, seed=self.protocol["seed"]
+                    same, place_of(reference, names), weights, cluster=self.task.cluster, seed=self.protocol["seed"]
                 )
                 deltas |= {(name, strategy, same[0].metric): delta for name, delta in zip(names, found, strict=True)}
         return tuple(replace(one, delta=deltas[one.name, one.strategy, one.metric]) for one in self.results)

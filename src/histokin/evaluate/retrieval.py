@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from histokin.evaluate.intervals import Statistic
 from histokin.evaluate.votes import VoteRule, votes, votes_right
 
 ApDenominator = Literal["over-min", "over-k"]
@@ -122,6 +123,21 @@ def macro_f1(
     n_listed = np.broadcast_to(listed, both.shape).sum(axis=-1)
     summed = (f1 * listed).sum(axis=-1)
     return np.divide(summed, n_listed, out=np.full(np.shape(summed), np.nan), where=n_listed > 0)
+
+
+def macro_f1_of(right: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> Statistic:
+    """Macro-F1 over the classes that the whole data hold, as a function of cluster weights of (P, C) counts.
+
+    NaN for a resample that lacks one of them, as in `intervals.mean_of_classes`.
+    """
+    is_held = true.sum(axis=0) > 0
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        held = weights @ true
+        found = macro_f1(weights @ right, weights @ predicted, held, listed=is_held)
+        return np.where((held[:, is_held] > 0).all(axis=1), found, np.nan)
+
+    return value
 
 
 def macro_f1_at_k(frame: Retrieved, k: int, *, classes: tuple[str, ...] | None = None) -> float:

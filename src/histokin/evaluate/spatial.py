@@ -9,8 +9,9 @@ import numpy as np
 
 from histokin.artefacts import plain
 from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate.comparison import Figure, Kind, Row, Score, compare_scores, find_figure, mean_scores
+from histokin.evaluate.comparison import Figure, Kind, Row, Score, check_rows, compare_scores, find_figure, mean_scores
 from histokin.evaluate.intervals import N_DRAWS, Statistic, patient_weights
+from histokin.evaluate.items import refuse_missing
 from histokin.evaluate.spatial_pairs import FAR_UM, N_PAIRS, NEAR_UM, PairLimits, SlidePairs, draw_pairs
 from histokin.progress import Reporter, silent
 
@@ -139,11 +140,7 @@ def compare_spatial(
         StoreError: a feature is not finite, or zero where unit vectors are asked for.
         ValueError: shapes or names do not fit.
     """
-    if not encoders:
-        raise EvaluationError("there is no encoder to evaluate", _WHERE, "Embed the tiles first.")
-    main = next(iter(encoders)) if reference is None else reference
-    if main not in encoders:
-        raise ValueError(f"reference {main!r} is none of the encoders {', '.join(encoders)}")
+    main = check_rows(encoders, floors, reference)
     pairs, dropped = draw_pairs(
         slides, positions_um, near_um=near_um, far_um=far_um, pitch_um=pitch_um, n_pairs=n_pairs, seed=seed
     )
@@ -285,6 +282,7 @@ def _slide_clusters(pairs: Sequence[SlidePairs], clusters: Sequence[Any] | np.nd
     """(slides,) int64 codes of the cluster each slide belongs to."""
     names = []
     for one in pairs:
+        refuse_missing([clusters[row] for row in one.rows], word, f"tiles of slide {one.slide}")
         own = {str(clusters[row]) for row in one.rows}
         if len(own) > 1:
             raise EvaluationError(

@@ -22,10 +22,9 @@ def rankme(features: np.ndarray, *, is_centred: bool = False) -> float:
 
 def participation_ratio(features: np.ndarray) -> float:
     """(sum lambda)^2 / sum lambda^2 of the covariance: 1 for a line, d for a ball, NaN for a point."""
-    x = np.asarray(features, dtype=np.float64)
-    covariance = np.atleast_2d(np.cov(x, rowvar=False))
-    squares = (covariance**2).sum()
-    return float(np.trace(covariance) ** 2 / squares) if squares > 0 else math.nan
+    found = eigenvalues(features)
+    squares = float((found**2).sum())
+    return float(found.sum() ** 2 / squares) if squares > 0 else math.nan
 
 
 def alpha_req(features: np.ndarray, *, first: int = 11, last: int = 100, is_weighted: bool = True) -> float:

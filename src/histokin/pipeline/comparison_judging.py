@@ -32,7 +32,7 @@ from histokin.workspace import Workspace
 if TYPE_CHECKING:
     from histokin.embeddings import TileEmbedder
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Of what a task's table holds: another one is made anew."""
 
 

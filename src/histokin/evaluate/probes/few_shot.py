@@ -8,8 +8,8 @@ import numpy as np
 
 from histokin.artefacts import plain
 from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate.comparison import Figure, Row, Score, compare_scores
-from histokin.evaluate.intervals import N_DRAWS, patient_weights, ratio
+from histokin.evaluate.comparison import Figure, Row, Score, check_rows, compare_scores
+from histokin.evaluate.intervals import N_DRAWS, mean_of_classes, patient_weights, ratio
 from histokin.evaluate.probes.episodes import LabelledRows, asked, draw_episodes, is_made, labelled_rows
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.outcome import ProbeTask, class_task
@@ -367,13 +367,12 @@ def _intervals(
 
 
 def _scores(hits: np.ndarray, sizes: np.ndarray) -> tuple[Score, ...]:
-    def mean_recall(weights: np.ndarray) -> np.ndarray:
-        below = weights @ sizes
-        recall = np.divide(weights @ hits, below, out=np.full(below.shape, np.nan), where=below > 0)
-        return np.nanmean(recall, axis=1)  # a resample that lacks a class leaves it out
-
-    both = mean_recall, ratio(hits.sum(axis=1), sizes.sum(axis=1))
-    return tuple(Score(metric, statistic) for metric, statistic in zip(METRICS, both, strict=True))
+    balanced, accuracy = METRICS
+    of_class, of_patient = sizes.sum(axis=0), sizes.sum(axis=1)
+    return (
+        Score(balanced, mean_of_classes(hits, sizes), (hits / of_class).sum(axis=1) / len(of_class)),
+        Score(accuracy, ratio(hits.sum(axis=1), of_patient), hits.sum(axis=1) / of_patient.sum(), of_patient),
+    )
 
 
 def _warnings(task: ProbeTask, episodes: np.ndarray, shots: Sequence[int], at: int) -> tuple[str, ...]:
@@ -403,11 +402,7 @@ def _checked(
     encoders: Mapping[str, np.ndarray], n_rows: int, shots: Sequence[int], least: int, reference: str | None
 ) -> str:
     """The reference's name, once the settings have been found to fit."""
-    if not encoders:
-        raise EvaluationError("there is no encoder to evaluate", _WHERE, "Embed the tiles first.")
-    main = next(iter(encoders)) if reference is None else reference
-    if main not in encoders:
-        raise ValueError(f"reference {main!r} is none of the encoders {', '.join(encoders)}")
+    main = check_rows(encoders, None, reference)
     if not shots or min(shots) < 1 or least < 1:
         raise ValueError(f"need shots, episodes and queries >= 1, got shots {tuple(shots)}")
     for name, x in encoders.items():

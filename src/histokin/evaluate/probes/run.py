@@ -7,8 +7,8 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from histokin.artefacts import plain
-from histokin.errors import EvaluationError, StoreError
-from histokin.evaluate.comparison import Figure, Kind, Row, compare_scores, find_figure, mean_scores
+from histokin.errors import StoreError
+from histokin.evaluate.comparison import Figure, Kind, Row, check_rows, compare_scores, find_figure, mean_scores
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS, patient_weights
 from histokin.evaluate.probes.folds import Split
@@ -290,14 +290,7 @@ def _compare(
     seed: int,
     progress: Reporter,
 ) -> Probed:
-    if not encoders:
-        raise EvaluationError("there is no encoder to evaluate", "evaluation", "Embed the tiles first.")
-    main = next(iter(encoders)) if reference is None else reference
-    if main not in encoders:
-        raise ValueError(f"reference {main!r} is none of the encoders {', '.join(encoders)}")
-    both = set(encoders) & set(floors)
-    if both:
-        raise ValueError(f"{', '.join(sorted(both))} is both an encoder and a floor")
+    main = check_rows(encoders, floors, reference)
     outcomes: dict[str, tuple[Outcome, ...]] = {}
     rows: list[Row] = []
     asked: list[tuple[str, Kind, Features]] = []
@@ -307,7 +300,7 @@ def _compare(
         for name, kind, features in asked:
             how = probe
             if kind == "floor" and isinstance(probe, NeighbourProbe):
-                how = replace(probe, is_standardised=floor_distance(name)[1])
+                how = replace(probe, is_standardised=probe.is_standardised or floor_distance(name)[1])
             members = [features] if isinstance(features, np.ndarray) else list(features)
             outcomes[name] = tuple(run_probe(_rows_of(name, x, task, n_all), task, how) for x in members)
             rows.append(Row(name, kind, mean_scores([probe_scores(task, one) for one in outcomes[name]])))

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 
 from histokin.evaluate.comparison import Score
-from histokin.evaluate.intervals import Interval, Statistic, ratio, wilson_interval
+from histokin.evaluate.intervals import Interval, Statistic, mean_of_classes, ratio, wilson_interval
 from histokin.evaluate.probes.outcome import Outcome, ProbeTask
-from histokin.evaluate.retrieval import confusion, macro_f1
+from histokin.evaluate.retrieval import confusion, macro_f1_of
 
 ECE_BINS = 15
 _BLOCK = 2**21  # numbers of a block of resamples
@@ -67,7 +67,7 @@ def probe_scores(task: ProbeTask, outcome: Outcome) -> tuple[Score, ...]:
 
     Classes: balanced_accuracy (mean recall), accuracy, macro_f1, macro_auc (mean one-against-rest area), nll (natural
     logarithms, p not below 2.2e-16), ece (15 equal bins); the last two of probabilities only. A resample that lacks a
-    class leaves it out of balanced_accuracy and macro_f1, and leaves macro_auc undefined.
+    class leaves balanced_accuracy, macro_f1 and macro_auc undefined.
     Values: r2 = 1 - SSE / SST, spearman over all rows, spearman_within (mean over the groups of `within`).
     """
     return _class_scores(task, outcome) if task.classes else _value_scores(task, outcome)
@@ -96,9 +96,9 @@ def _class_scores(task: ProbeTask, outcome: Outcome) -> tuple[Score, ...]:
     right, predicted, true = confusion(truth, outcome.predicted, clusters, shape)
     sizes, n_rows, n_classes = true.sum(axis=1), len(task), len(task.classes)
     ranking = (
-        Score("balanced_accuracy", partial(_mean_recall, right, true), (right / true.sum(axis=0)).sum(1) / n_classes),
+        Score("balanced_accuracy", mean_of_classes(right, true), (right / true.sum(axis=0)).sum(1) / n_classes),
         Score("accuracy", ratio(right.sum(axis=1), sizes), right.sum(axis=1) / n_rows, sizes),
-        Score("macro_f1", lambda weights: macro_f1(weights @ right, weights @ predicted, weights @ true)),
+        Score("macro_f1", macro_f1_of(right, predicted, true)),
         Score("macro_auc", macro_auc(ranked, truth, clusters, task.n_clusters)),
     )
     proba = outcome.probabilities
@@ -123,14 +123,6 @@ def _value_scores(task: ProbeTask, outcome: Outcome) -> tuple[Score, ...]:
     if task.within is not None:
         found.append(_within_score(y, p, clusters, task.within, task.n_clusters))
     return tuple(found)
-
-
-def _mean_recall(right: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(B,) mean recall over the classes that a resample holds; right and true are (P, C) counts."""
-    above, below = weights @ right, weights @ true
-    recall = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-    n_held = (below > 0).sum(axis=1)
-    return np.divide(recall.sum(axis=1), n_held, out=np.full(len(recall), np.nan), where=n_held > 0)
 
 
 def macro_auc(probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, n_clusters: int) -> Statistic:
@@ -356,6 +348,6 @@ def _group_values(task: ProbeTask, outcome: Outcome, rows: np.ndarray) -> dict[s
         }
     right, _, true = confusion(truth, predicted, together, (1, len(task.classes)))
     return {
-        "balanced_accuracy": float(_mean_recall(right, true, one)[0]),
+        "balanced_accuracy": float(mean_of_classes(right, true)(one)[0]),
         "accuracy": float((truth == predicted).mean()),
     }
