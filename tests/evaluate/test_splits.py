@@ -81,7 +81,7 @@ def test_groups_finer_than_patients_do_not_slip_through():
 
 
 def test_a_site_in_two_parts_is_refused_where_sites_are_held_out():
-    items = SplitItems.of(slide=["a", "b", "c"], patient=["p", "q", "r"], site=["h", "h", ""])
+    items = SplitItems.of(slide=["a", "b", "c"], patient=["p", "q", "r"], site=["h", "h", "k"])
     parts = {(0, 0): np.array(["train", "test", "train"], dtype=object)}
     assert SplitTable.of_parts(items, parts).unit == "patient"
     with pytest.raises(EvaluationError, match="1 site stands in two parts of repeat 0, fold 0, 2 rows in all; site h"):
@@ -150,6 +150,27 @@ def test_a_table_survives_arrow_and_a_csv_without_metadata():
     assert set(plain.site) == {""}
     with pytest.raises(EvaluationError, match="columns are missing: part"):
         SplitTable.from_arrow(bare.drop_columns(["part"]))
+
+
+def test_ids_that_the_split_does_not_hold_are_no_split():
+    items = SplitItems.of(slide=["1", "2"], patient=["p", "q"])
+    table = SplitTable.of_parts(items, {(0, 0): np.array(["train", "test"], dtype=object)})
+    assert table.part_codes([1, 2]).tolist() == [[0], [2]]
+    with pytest.raises(EvaluationError, match="not one of 2 ids is in the split"):
+        table.part_codes(["1.svs", "2.svs"])
+    with pytest.raises(ValueError, match="1 ids are asked for twice"):
+        table.part_codes(["1", "1"])
+
+
+def test_a_file_whose_patients_are_unknown_keeps_none_whole():
+    columns = {"item": ["a", "b"], "slide": ["a", "b"], "repeat": [0, 0], "fold": [0, 0], "part": ["train", "test"]}
+    with pytest.raises(EvaluationError, match=r"1 of 2 rows have no patient: row 1 \(b, test\)"):
+        SplitTable.from_arrow(pa.table({**columns, "patient": ["p", ""]}))
+    known = SplitTable.from_arrow(pa.table({**columns, "patient": ["p", "q"], "group": ["", "g"]}))
+    assert known.group.tolist() == ["p", "g"]
+    for folds, said in (([0.5, 1.0], "0.5 in row 0"), ([0, None], "None in row 1"), (["0", "1"], "'0' in row 0")):
+        with pytest.raises(EvaluationError, match=f"fold holds {said}"):
+            SplitTable.from_arrow(pa.table({**columns, "patient": ["p", "q"], "fold": folds}))
 
 
 def test_part_codes_follow_the_ids_asked_for():

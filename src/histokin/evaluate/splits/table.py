@@ -6,7 +6,7 @@ A table in which a patient stands in two parts of one fold cannot be built.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -27,6 +27,8 @@ _COLUMNS = (*_TEXTS, "repeat", "fold", "part")
 _METADATA = b"histokin.split"
 # Columns of which no value may stand in two parts of a fold. A slide may hold tiles of several patients (a tissue
 # microarray), so it is kept whole only where slides are what is held out.
+# What must be known of every row for that: unknown patients would pass as different ones.
+_KNOWN = {"patient": ("group",), "site": ("group", "site"), "slide": ("slide",)}
 _KEPT_WHOLE = {"patient": ("patient", "group"), "site": ("patient", "group", "site"), "slide": ("slide",)}
 
 
@@ -135,6 +137,7 @@ class SplitTable:
             about new patients.
         kind: how it was made, such as stratified-k-fold or monte-carlo; named beside every figure.
         warnings: sentences a reader must see beside figures made with it.
+        folds: (repeat, fold) of all folds, ascending.
     """
 
     item: np.ndarray
@@ -149,6 +152,10 @@ class SplitTable:
     unit: Unit = "patient"
     kind: str = "given"
     warnings: tuple[str, ...] = ()
+    folds: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
+    _fold_of: np.ndarray = field(init=False, repr=False, compare=False)  # (M,) int64 place of the row's fold in `folds`
+    _order: np.ndarray = field(init=False, repr=False, compare=False)  # (M,) rows fold by fold, each ascending
+    _starts: np.ndarray = field(init=False, repr=False, compare=False)  # (folds + 1,) where each begins in `_order`
 
     @classmethod
     def of_parts(
@@ -209,18 +216,24 @@ class SplitTable:
         unknown = sorted(set(self.part) - set(PARTS))
         if unknown:
             raise EvaluationError(f"unknown parts: {listed(unknown)}", _WHERE, f"Use {', '.join(PARTS)}.")
-        _refuse_repeated(self)
+        pairs, fold_of = np.unique(np.stack([self.repeat, self.fold], axis=1), axis=0, return_inverse=True)
+        fold_of = fold_of.ravel()
+        sizes = np.bincount(fold_of, minlength=len(pairs))
+        for name, value in {
+            "folds": tuple((int(repeat), int(fold)) for repeat, fold in pairs),
+            "_fold_of": fold_of,
+            "_order": np.argsort(fold_of, kind="stable"),
+            "_starts": np.concatenate([[0], np.cumsum(sizes)]),
+        }.items():
+            object.__setattr__(self, name, value)
+        for name in _KNOWN[self.unit]:
+            self._refuse_unknown(name)
+        self._refuse_repeated()
         for name in _KEPT_WHOLE[self.unit]:
-            _refuse_divided(self, name)
+            self._refuse_divided(name)
 
     def __len__(self) -> int:
         return len(self.item)
-
-    @property
-    def folds(self) -> tuple[tuple[int, int], ...]:
-        """(repeat, fold) of all folds, ascending."""
-        pairs = np.unique(np.stack([self.repeat, self.fold], axis=1), axis=0)
-        return tuple((int(repeat), int(fold)) for repeat, fold in pairs)
 
     def rows(self, repeat: int, fold: int, part: Part | None = None) -> np.ndarray:
         """(n,) int64 rows of the table that belong to a part of a fold, or to the whole fold.
@@ -231,19 +244,30 @@ class SplitTable:
         """
         if part is not None and part not in PARTS:
             raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
-        is_fold = (self.repeat == repeat) & (self.fold == fold)
-        if not is_fold.any():
+        if (repeat, fold) not in self.folds:
             raise KeyError(f"no fold {fold} in repeat {repeat}; there are {list(self.folds)}")
-        return np.flatnonzero(is_fold if part is None else is_fold & (self.part == part))
+        place = self.folds.index((repeat, fold))
+        own = self._order[self._starts[place] : self._starts[place + 1]]
+        return own if part is None else own[self.part[own] == part]
 
-    def part_codes(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
-        """(N, J) int8 of the items asked for in the J `folds`: 0 train, 1 val, 2 test, -1 absent."""
-        place = {name: i for i, name in enumerate(ids)}
+    def part_codes(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """(N, J) int8 of the items asked for in the J `folds`: 0 train, 1 val, 2 test, -1 absent.
+
+        Raises:
+            ValueError: an id is asked for twice.
+            EvaluationError: not one of them is in the table.
+        """
+        place = {str(name): i for i, name in enumerate(ids)}
+        if len(place) != len(ids):
+            raise ValueError(f"{len(ids) - len(place)} ids are asked for twice")
+        at = np.array([place.get(name, -1) for name in self.item], dtype=np.int64)
+        is_asked = at >= 0
+        if not is_asked.any():
+            raise EvaluationError(
+                f"not one of {len(ids)} ids is in the split", _WHERE, f"Its ids are like {listed(self.item, 2)}."
+            )
         found = np.full((len(ids), len(self.folds)), -1, dtype=np.int8)
-        for j, (repeat, fold) in enumerate(self.folds):
-            for code, part in enumerate(PARTS):
-                at = [place.get(name, -1) for name in self.item[self.rows(repeat, fold, part)]]
-                found[[i for i in at if i >= 0], j] = code
+        found[at[is_asked], self._fold_of[is_asked]] = self._part_numbers()[is_asked]
         return found
 
     def class_counts(
@@ -272,7 +296,8 @@ class SplitTable:
         """The split of such columns; without metadata (a CSV) it is kept whole by patient.
 
         Args:
-            columns: as `to_arrow` gives them; `group` may be missing (the patient then), `site` and `label` too.
+            columns: as `to_arrow` gives them; `group` may be missing or empty (the patient then), `site` and `label`
+                too.
 
         Raises:
             EvaluationError: a column is missing, or as the class.
@@ -283,15 +308,69 @@ class SplitTable:
             raise EvaluationError(
                 f"columns are missing: {', '.join(missing)}", _WHERE, f"A split has {', '.join(_COLUMNS)}."
             )
-        stands_in = {"group": "patient"}
-        texts = {}
-        for name in (*_TEXTS, "part"):
-            source = name if name in names else stands_in.get(name)
-            texts[name] = _texts([""] * len(columns) if source is None else columns.column(source).to_pylist())
-        numbers = {name: np.array(columns.column(name).to_pylist(), dtype=np.int64) for name in ("repeat", "fold")}
+        nothing = [""] * len(columns)
+        texts = {n: _texts(columns.column(n).to_pylist() if n in names else nothing) for n in (*_TEXTS, "part")}
+        texts["group"] = np.where(texts["group"] == "", texts["patient"], texts["group"])
+        numbers = {name: _whole_numbers(columns.column(name).to_pylist(), name) for name in ("repeat", "fold")}
         meta = json.loads((columns.schema.metadata or {}).get(_METADATA, b"{}"))
-        meta["warnings"] = tuple(meta.get("warnings", ()))
-        return cls(**texts, **numbers, **meta)
+        known = {name: meta[name] for name in ("unit", "kind") if name in meta}
+        return cls(**texts, **numbers, **known, warnings=tuple(meta.get("warnings", ())))
+
+    def _part_numbers(self) -> np.ndarray:
+        """(M,) int8 places in PARTS."""
+        numbers = np.zeros(len(self), dtype=np.int8)
+        for number, part in enumerate(PARTS):
+            numbers[self.part == part] = number
+        return numbers
+
+    def _refuse_unknown(self, name: str) -> None:
+        rows = np.flatnonzero(getattr(self, name) == "")
+        if len(rows):
+            what = "patient" if name == "group" else name
+            raise EvaluationError(
+                f"{len(rows)} of {len(self)} rows have no {what}: {_described(self, rows)}",
+                _WHERE,
+                f"Fill the {what} column, or keep another unit whole than the {self.unit}.",
+            )
+
+    def _refuse_repeated(self) -> None:
+        names, codes = coded(self.item)
+        keys = self._fold_of * len(names) + codes
+        _, place, n_rows = np.unique(keys, return_inverse=True, return_counts=True)
+        again = np.flatnonzero(n_rows[place.ravel()] > 1)
+        if len(again):
+            first = self._fold_of[again].min()
+            repeat, fold = self.folds[first]
+            raise EvaluationError(
+                f"items stand twice in repeat {repeat}, fold {fold}: "
+                f"{_described(self, again[self._fold_of[again] == first])}",
+                _WHERE,
+                "Keep one row an item, repeat and fold.",
+            )
+
+    def _refuse_divided(self, name: str) -> None:
+        names, codes = coded(getattr(self, name))
+        known = np.flatnonzero(codes >= 0)
+        folds, part = self._fold_of[known], self._part_numbers()[known]
+        keys, place = np.unique(folds * len(names) + codes[known], return_inverse=True)
+        place = place.ravel()
+        least, most = np.full(len(keys), len(PARTS), dtype=np.int8), np.full(len(keys), -1, dtype=np.int8)
+        np.minimum.at(least, place, part)
+        np.maximum.at(most, place, part)
+        is_divided = least < most
+        if not is_divided.any():
+            return
+        first = int(keys[is_divided][0]) // len(names)
+        repeat, fold = self.folds[first]
+        n_bad = int((keys[is_divided] // len(names) == first).sum())
+        bad = known[is_divided[place] & (folds == first)]
+        some = bad[codes[bad] == codes[bad[0]]]
+        raise EvaluationError(
+            f"{n_bad} {name}{' stands' if n_bad == 1 else 's stand'} in two parts of repeat {repeat}, fold {fold}, "
+            f"{len(bad)} rows in all; {name} {names[codes[bad[0]]]}: {_described(self, some)}",
+            _WHERE,
+            f"Put all rows of a {name} into one part.",
+        )
 
 
 def coded(values: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -342,37 +421,16 @@ def listed(names: Sequence[str] | np.ndarray, n_shown: int = _SHOWN) -> str:
     return shown if len(names) <= n_shown else f"{shown}, ... ({len(names)} in all)"
 
 
-def _refuse_repeated(table: SplitTable) -> None:
-    for repeat, fold in table.folds:
-        rows = table.rows(repeat, fold)
-        codes = coded(table.item[rows])[1]
-        again = rows[np.bincount(codes)[codes] > 1]
-        if len(again):
-            raise EvaluationError(
-                f"items stand twice in repeat {repeat}, fold {fold}: {_described(table, again)}",
-                _WHERE,
-                "Keep one row an item, repeat and fold.",
-            )
+def _whole_numbers(values: list[Any], name: str) -> np.ndarray:
+    """(M,) int64 of a column.
 
-
-def _refuse_divided(table: SplitTable, name: str) -> None:
-    column = getattr(table, name)
-    names, codes = coded(column)
-    part = np.array([PARTS.index(text) for text in table.part], dtype=np.int64)
-    for repeat, fold in table.folds:
-        rows = table.rows(repeat, fold)
-        is_divided = stands_in_two(codes[rows], part[rows, None])
-        known = codes[rows] >= 0
-        bad = rows[known][is_divided[codes[rows][known]]]
-        if len(bad):
-            n_bad = int(is_divided.sum())
-            first = bad[codes[bad] == codes[bad[0]]]
-            raise EvaluationError(
-                f"{n_bad} {name}{' stands' if n_bad == 1 else 's stand'} in two parts of repeat {repeat}, fold {fold}, "
-                f"{len(bad)} rows in all; {name} {names[codes[bad[0]]]}: {_described(table, first)}",
-                _WHERE,
-                f"Put all rows of a {name} into one part.",
-            )
+    Raises:
+        EvaluationError: a value is no whole number; names the row.
+    """
+    for row, value in enumerate(values):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+            raise EvaluationError(f"{name} holds {value!r} in row {row}", _WHERE, "Count repeats and folds from 0.")
+    return np.array(values, dtype=np.int64)
 
 
 def _described(table: SplitTable, rows: np.ndarray) -> str:
