@@ -159,8 +159,8 @@ def test_every_command_line_in_the_docs_is_one(page: Path) -> None:
 
 
 def test_the_plan_of_the_docs_is_read_and_all_it_asks_for_exists(tmp_path: Path) -> None:
-    from histokin.pipeline.comparison_plan import read_plan
-    from histokin.pipeline.comparison_tasks import recipe_of
+    from histokin.pipeline.comparison.plan import read_plan
+    from histokin.pipeline.comparison.tasks import recipe_of
     from histokin.pipeline.packing import Without
 
     (text,) = _blocks("docs/comparing.md", "yaml")

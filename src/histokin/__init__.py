@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from histokin.encoders import load_encoder as load_encoder
     from histokin.evaluate import evaluate_retrieval as evaluate_retrieval
     from histokin.learn import pretrain as pretrain
-    from histokin.pipeline.comparing import compare as compare
-    from histokin.pipeline.comparison_plan import ComparisonPlan as ComparisonPlan
+    from histokin.pipeline.comparison.plan import ComparisonPlan as ComparisonPlan
+    from histokin.pipeline.comparison.running import compare as compare
     from histokin.pipeline.demo import demo as demo
     from histokin.pipeline.run import RunSpec as RunSpec
     from histokin.pipeline.run import run as run
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cohort": "histokin.cohort",
-    "ComparisonPlan": "histokin.pipeline.comparison_plan",
+    "ComparisonPlan": "histokin.pipeline.comparison.plan",
     "EmbeddingStore": "histokin.embeddings",
     "RunSpec": "histokin.pipeline.run",
     "TileSpec": "histokin.tiles",
     "TileTable": "histokin.tiles",
     "Workspace": "histokin.workspace",
-    "compare": "histokin.pipeline.comparing",
+    "compare": "histokin.pipeline.comparison.running",
     "demo": "histokin.pipeline.demo",
     "evaluate_retrieval": "histokin.evaluate",
     "load_encoder": "histokin.encoders",

@@ -10,9 +10,9 @@ import pytest
 
 from histokin.cohort.records import NoUsableSlide
 from histokin.errors import EvaluationError, HistokinError, RecipeError, TrainingError
-from histokin.pipeline.comparing import compare
-from histokin.pipeline.comparison_page import comparison_document
-from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec, read_plan, simple_plan
+from histokin.pipeline.comparison.page import comparison_document
+from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec, read_plan, simple_plan
+from histokin.pipeline.comparison.running import compare
 from histokin.pipeline.stages import TileRequest, open_tiling, tile, with_mpp
 from histokin.report import comparison_text
 from histokin.slides.generated import GeneratedCohortSpec, generate_cohort

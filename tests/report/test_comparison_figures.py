@@ -3,7 +3,7 @@ import re
 import pytest
 
 from histokin.report import Value
-from histokin.report.comparison_figures import Trend, bounds, shared_chart, trend_axis, trend_chart
+from histokin.report.comparison.figures import Trend, bounds, shared_chart, trend_axis, trend_chart
 
 
 def test_bounds_hold_all_values_and_stay_above_zero_where_they_are():

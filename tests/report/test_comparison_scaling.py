@@ -3,7 +3,7 @@ from dataclasses import replace
 from report import comparisons
 from report.comparisons import entry, measure, row, task
 
-from histokin.report.comparison_scaling import cohort_views, scalings
+from histokin.report.comparison.scaling import cohort_views, scalings
 
 
 def _counted(*counts, recipe="simclr", **changes):

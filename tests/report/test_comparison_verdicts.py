@@ -5,7 +5,7 @@ from report import comparisons
 from report.comparisons import measure, row, task
 
 from histokin.report import Value
-from histokin.report import comparison_verdicts as verdicts
+from histokin.report.comparison import verdicts
 
 
 @pytest.mark.parametrize(

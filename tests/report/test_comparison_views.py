@@ -1,6 +1,6 @@
 from report.comparisons import entry, measure, row, task
 
-from histokin.report import comparison_views as views
+from histokin.report.comparison import views
 
 
 def test_a_table_has_entries_then_floors_and_a_column_for_each_entry_that_is_held_against():

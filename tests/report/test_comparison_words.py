@@ -1,7 +1,7 @@
 from report import comparisons
 from report.comparisons import measure, task
 
-from histokin.report.comparison_words import protocol_sentence, summary
+from histokin.report.comparison.words import protocol_sentence, summary
 
 
 def test_the_protocol_is_said_in_words():

@@ -4,7 +4,7 @@ A `ReportDocument` comes in (plain data and pictures, filled by `pipeline`), `in
 is drawn and worded lives here; nothing is computed that is not in the document already. No torch, no network, no clock.
 """
 
-from histokin.report.comparison import (
+from histokin.report.comparison.document import (
     ComparedEntry,
     ComparedMeasure,
     ComparedRow,
@@ -12,9 +12,9 @@ from histokin.report.comparison import (
     ComparisonDocument,
     Lookup,
 )
-from histokin.report.comparison_page import render_comparison, write_comparison
-from histokin.report.comparison_text import comparison_text
-from histokin.report.comparison_verdicts import best_floor
+from histokin.report.comparison.page import render_comparison, write_comparison
+from histokin.report.comparison.text import comparison_text
+from histokin.report.comparison.verdicts import best_floor
 from histokin.report.document import (
     CohortSection,
     EvaluationSection,

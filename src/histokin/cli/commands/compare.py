@@ -72,8 +72,8 @@ def command(
     **task: Any,
 ) -> None:
     """Train several encoders with one budget, judge them on the workspaces WORKS, side by side with the floors."""
-    from histokin.pipeline.comparing import compare
-    from histokin.pipeline.comparison_plan import read_plan, simple_plan
+    from histokin.pipeline.comparison.plan import read_plan, simple_plan
+    from histokin.pipeline.comparison.running import compare
     from histokin.progress import on_stderr
 
     if bool(works) == bool(plan_file):

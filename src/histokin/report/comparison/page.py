@@ -5,12 +5,12 @@ from pathlib import Path
 from markupsafe import Markup
 
 from histokin import artefacts
-from histokin.report import comparison_views as views
 from histokin.report import figures, palette, wording
-from histokin.report.comparison import ComparisonDocument
-from histokin.report.comparison_scaling import cohort_views, scalings
-from histokin.report.comparison_verdicts import SIGNS, STANDINGS, n_differences
-from histokin.report.comparison_words import metric_name, summary, transduction
+from histokin.report.comparison import views
+from histokin.report.comparison.document import ComparisonDocument
+from histokin.report.comparison.scaling import cohort_views, scalings
+from histokin.report.comparison.verdicts import SIGNS, STANDINGS, n_differences
+from histokin.report.comparison.words import metric_name, summary, transduction
 from histokin.report.page import asset, content_policy, environment
 
 

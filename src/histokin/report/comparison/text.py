@@ -1,9 +1,9 @@
 """A comparison for a terminal: the tables, what limits them, and what went wrong in training."""
 
 from histokin.report import wording
-from histokin.report.comparison import ComparedMeasure, ComparedRow, ComparedTask, ComparisonDocument
-from histokin.report.comparison_verdicts import best_floor, limits, minus
-from histokin.report.comparison_words import transduction
+from histokin.report.comparison.document import ComparedMeasure, ComparedRow, ComparedTask, ComparisonDocument
+from histokin.report.comparison.verdicts import best_floor, limits, minus
+from histokin.report.comparison.words import transduction
 from histokin.report.document import Value
 
 _NAME, _VALUE, _MINUS = 36, 23, 25

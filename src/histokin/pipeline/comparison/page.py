@@ -14,8 +14,8 @@ from histokin.embeddings import EmbeddingStore, short_id
 from histokin.errors import HistokinError
 from histokin.evaluate import floor_distance
 from histokin.evaluate.protocol import standardised
-from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.comparison_tasks import HEADLINES, task_texts
+from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec
+from histokin.pipeline.comparison.tasks import HEADLINES, task_texts
 from histokin.pipeline.gathering import Gathered, gather
 from histokin.pipeline.pictures import N_HITS, tile_pictures
 from histokin.pipeline.searching import find_floors

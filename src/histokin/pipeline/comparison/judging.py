@@ -21,8 +21,8 @@ from histokin.evaluate import (
     compare_spatial,
     evaluate_retrieval,
 )
-from histokin.pipeline.comparison_plan import RANDOM, ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.comparison_tasks import HEADLINES, clusters_of, conditions_met, task_texts
+from histokin.pipeline.comparison.plan import RANDOM, ComparisonPlan, EntrySpec, TaskSpec
+from histokin.pipeline.comparison.tasks import HEADLINES, clusters_of, conditions_met, task_texts
 from histokin.pipeline.gathering import Gathered, gather, tile_items, tile_places
 from histokin.pipeline.stages import embed
 from histokin.progress import Reporter

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from histokin.report import wording
-from histokin.report.comparison import ComparedMeasure, ComparedTask, ComparisonDocument
+from histokin.report.comparison.document import ComparedMeasure, ComparedTask, ComparisonDocument
 
 METRICS = {
     "balanced_accuracy": (

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from histokin.cohort import leave_out_units
 from histokin.errors import EvaluationError
-from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
+from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec
 from histokin.pipeline.evaluation import CHOSEN_COLUMNS
 from histokin.pipeline.gathering import Gathered, tile_labels
 from histokin.pipeline.packing import contents_of

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from histokin.artefacts import plain, read_lines, write_json
 from histokin.cohort import file_name_of
-from histokin.pipeline.comparison_judging import Judge
-from histokin.pipeline.comparison_page import comparison_document
-from histokin.pipeline.comparison_plan import ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.comparison_tasks import check_plan, recipe_of, refuse_seen_labels, share_met
+from histokin.pipeline.comparison.judging import Judge
+from histokin.pipeline.comparison.page import comparison_document
+from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec
+from histokin.pipeline.comparison.tasks import check_plan, recipe_of, refuse_seen_labels, share_met
 from histokin.pipeline.packing import Without, training_pixels
 from histokin.pipeline.stages import open_tiling, train, with_mpp
 from histokin.progress import Reporter, silent

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from histokin.report import figures, palette, wording
-from histokin.report.comparison import ComparedEntry, ComparedMeasure, ComparedTask, ComparisonDocument
-from histokin.report.comparison_figures import Trend, trend_chart
-from histokin.report.comparison_verdicts import Difference, best_floor, minus, standing
-from histokin.report.comparison_words import metric_name
+from histokin.report.comparison.document import ComparedEntry, ComparedMeasure, ComparedTask, ComparisonDocument
+from histokin.report.comparison.figures import Trend, trend_chart
+from histokin.report.comparison.verdicts import Difference, best_floor, minus, standing
+from histokin.report.comparison.words import metric_name
 from histokin.report.document import MetricRow, Value
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from histokin.report import figures, palette, wording
-from histokin.report.comparison import ComparedEntry, ComparedMeasure, ComparedTask, ComparisonDocument
-from histokin.report.comparison_figures import bounds, shared_chart
-from histokin.report.comparison_verdicts import (
+from histokin.report.comparison.document import ComparedEntry, ComparedMeasure, ComparedTask, ComparisonDocument
+from histokin.report.comparison.figures import bounds, shared_chart
+from histokin.report.comparison.verdicts import (
     Difference,
     Overview,
     Verdict,
@@ -19,7 +19,7 @@ from histokin.report.comparison_verdicts import (
     standing,
     verdict,
 )
-from histokin.report.comparison_words import LOOKS, METRICS, protocol_sentence
+from histokin.report.comparison.words import LOOKS, METRICS, protocol_sentence
 from histokin.report.document import MetricRow, Value
 from histokin.report.views import flat
 

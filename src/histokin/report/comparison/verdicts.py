@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from histokin.report import wording
-from histokin.report.comparison import ComparedMeasure, ComparedRow, ComparedTask, ComparisonDocument
+from histokin.report.comparison.document import ComparedMeasure, ComparedRow, ComparedTask, ComparisonDocument
 from histokin.report.document import Value
 
 Standing = Literal["above", "below", "alike", "unknown"]
