@@ -23,10 +23,11 @@ from histokin.evaluate import (
     ridge_probe,
 )
 from histokin.evaluate.probes.linear import C_GRID, fit, logistic, probabilities
-from histokin.evaluate.probes.outcome import Part, class_task, scaled
+from histokin.evaluate.probes.outcome import Part, class_task
 from histokin.evaluate.probes.ridge import ALPHAS, _path
 from histokin.evaluate.probes.run import run_probe, svm_probe
 from histokin.evaluate.probes.svm import SVMProbe
+from histokin.evaluate.vectors import scaled
 
 GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 
@@ -223,7 +224,7 @@ def test_an_approximated_kernel_is_told(monkeypatch):
     monkeypatch.setattr("histokin.evaluate.probes.svm.MOST_EXACT", 20)
     x, label, patient = world(n_patients=4)
     probed = compare_probes({"e": x}, label, patient, probe=SVMProbe(kernel="rbf", c=1.0, gamma=0.1))
-    assert any("e: 4 of 4 folds had more than 20000 rows to fit on, so the kernel" in said for said in probed.warnings)
+    assert any("e: 4 of 4 folds had more than 10000 rows to fit on, so the kernel" in said for said in probed.warnings)
 
 
 def test_a_training_part_of_one_class_answers_with_it():
@@ -419,7 +420,7 @@ def test_values_that_do_not_differ_are_refused():
 def test_wrong_arguments_are_refused():
     x, label, patient = world(n_patients=3)
     x[4, 1] = np.inf
-    with pytest.raises(StoreError, match="row 4: the vector holds values that are not finite"):
+    with pytest.raises(StoreError, match="features, row 4: the vector holds values that are not finite"):
         linear_probe(x, label, patient)
     with pytest.raises(ValueError, match="e has 35 rows for 36 labels"):
         compare_probes({"e": x[1:]}, label, patient)
@@ -462,7 +463,7 @@ def test_ties_take_the_stronger_regularisation():
 def test_c_is_chosen_on_a_part_of_many_rows_as_on_all(monkeypatch):
     x, label, patient = world(n_patients=12, n_each=40, signal=1.0)
     whole = linear_probe(x, label, patient)
-    monkeypatch.setattr("histokin.evaluate.probes.linear.MOST_CHOSEN_ON", 240)
+    monkeypatch.setattr("histokin.evaluate.probes.choosing.MOST_CHOSEN_ON", 240)
     part = linear_probe(x, label, patient)
     assert part.figure("balanced_accuracy").value == pytest.approx(whole.figure("balanced_accuracy").value, abs=0.03)
     fitted_on_all = [fold.n_train for fold in part.outcomes["features"][0].folds]

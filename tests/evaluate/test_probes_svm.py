@@ -8,9 +8,10 @@ from sklearn.svm import SVC, LinearSVC
 
 from histokin.evaluate.probes import svm
 from histokin.evaluate.probes.folds import grouped_folds
-from histokin.evaluate.probes.outcome import Part, scaled
+from histokin.evaluate.probes.outcome import Part
 from histokin.evaluate.probes.scores import macro_auc
 from histokin.evaluate.probes.svm import LINEAR_C_GRID, SVMProbe, margins
+from histokin.evaluate.vectors import scaled
 
 # The reference's case `svm_hand`: (0, 0) is -1, (2, 0) is +1, gamma .5, C 100; asked (1.5, 0); closed form.
 HAND = {"alpha": 1.15651764275, "f_rbf": 0.645156931249, "f_linear": 0.5, "tol": 0.001}

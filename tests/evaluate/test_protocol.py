@@ -8,7 +8,7 @@ from planted import with_planted_copies
 
 from histokin.errors import EvaluationError, StoreError
 from histokin.evaluate import Items, evaluate_retrieval, evaluate_slides, shuffled_labels_control
-from histokin.evaluate.protocol import standardised
+from histokin.evaluate.vectors import standardised
 
 
 def make_world(*, n_patients=12, per_patient=20, effect=0.0, patient_effect=0.5, label="patient", seed=0, d=16):
@@ -311,5 +311,14 @@ def test_wrong_input_is_refused_by_name():
         evaluate_retrieval({"main": x}, items, leave_out="none")  # pyright: ignore[reportArgumentType]
     with pytest.raises(EvaluationError, match="there is no encoder"):
         evaluate_retrieval({}, items)
-    with pytest.raises(StoreError, match="database row 3"):
+    with pytest.raises(StoreError, match="main, row 3: the vector is zero"):
         evaluate_retrieval({"main": np.where(np.arange(len(x))[:, None] == 3, 0, x)}, items)
+
+
+def test_a_bad_vector_is_named_by_its_place_among_all_items():
+    x, items = make_world(n_patients=12)
+    labels = [None if i < 10 else label for i, label in enumerate(items.label)]
+    some = Items.of(labels, items.patient, items.slide)
+    x[20] = 0
+    with pytest.raises(StoreError, match="e, row 20: the vector is zero"):
+        evaluate_retrieval({"e": x}, some)

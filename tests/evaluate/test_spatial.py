@@ -223,3 +223,18 @@ def test_what_cannot_be_measured_is_refused():
         compare_spatial({"e": x}, ["s"] * 50, where, clusters=[None] + ["p"] * 49)
     with pytest.raises(EvaluationError, match="there is no encoder"):
         compare_spatial({}, ["s"] * 50, where)
+
+
+def test_a_slide_just_larger_than_the_far_limit_is_told_for_its_few_pairs():
+    where = np.column_stack([np.linspace(0, 10_001, 101), np.zeros(101)])
+    x = np.random.default_rng(0).normal(size=(101, 3))
+    found = compare_spatial({"e": x}, ["strip"] * 101, where)
+    assert any(
+        "1 slides have fewer than 50 near or distant pairs" in said and "strip" in said for said in found.warnings
+    )
+
+
+def test_all_pairs_of_a_huge_slide_are_refused(monkeypatch):
+    monkeypatch.setattr(spatial_pairs, "_MOST_PAIRS", 1000)
+    with pytest.raises(EvaluationError, match=r"slide s has \d+ pairs, more than fit into memory"):
+        draw_pairs(["s"] * 400, section(400), n_pairs=None)

@@ -8,7 +8,7 @@ import numpy as np
 from histokin.evaluate.chance import constant_labels
 from histokin.evaluate.items import Items, LeaveOut, make_task
 from histokin.evaluate.retrieval import acc_at_k
-from histokin.search import top_k
+from histokin.evaluate.vectors import nearest_allowed
 from histokin.streams import stream
 
 
@@ -65,12 +65,7 @@ def shuffled_labels_control(
         EvaluationError: as `evaluate_retrieval`.
     """
     task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
-    database = np.asarray(features)[task.rows]
-    if leave_out == "self":
-        found = top_k(database[task.queries], database, 1, query_ids=task.queries)
-    else:
-        groups = task.groups
-        found = top_k(database[task.queries], database, 1, query_groups=groups[task.queries], database_groups=groups)
+    found = nearest_allowed("features", np.asarray(features), task, 1)
     constant = constant_labels(task.codes, task.patients) if leave_out == "patient" else None
     units = task.codes if constant is None else constant
     rng = stream(seed, "shuffled-labels")

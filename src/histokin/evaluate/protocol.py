@@ -14,9 +14,10 @@ from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS
 from histokin.evaluate.items import Items, LeaveOut, Task, make_task
 from histokin.evaluate.results import Evaluation
+from histokin.evaluate.vectors import nearest_allowed, standardised
 from histokin.evaluate.votes import VoteRule
 from histokin.progress import Reporter, silent
-from histokin.search import Neighbours, Strategy, nearest_slides, top_k
+from histokin.search import Neighbours, Strategy, nearest_slides
 
 MAX_QUERIES = 20_000
 SLIDE_TILES = 128
@@ -65,7 +66,7 @@ def evaluate_retrieval(
 
     Raises:
         EvaluationError: the protocol cannot be carried out on these items; says why and what to do.
-        StoreError: a vector is zero or not finite; names the item's row.
+        StoreError: a vector is zero or not finite; names encoder and row.
         ValueError: shapes or names do not fit.
     """
     main = check_rows(encoders, floors, reference)
@@ -74,14 +75,15 @@ def evaluate_retrieval(
     n_rows = len(encoders) + len(floors or {})
     with progress("evaluate", n_rows, "rows") as line:
         for name, features in encoders.items():
-            found = _nearest(_checked(name, features, items), task, max(k), "cosine", is_scaled=False)
+            found = nearest_allowed(name, _checked(name, features, items), task, max(k))
             ranked.append(Ranked(name, "encoder", "cosine", (found,)))
             line.advance(1, name)
         for name, features in (floors or {}).items():
             metric, is_scaled = floor_distance(name)
             repeats = [features] if isinstance(features, np.ndarray) else list(features)
             found_all = tuple(
-                _nearest(_checked(name, repeat, items), task, max(k), metric, is_scaled=is_scaled) for repeat in repeats
+                nearest_allowed(name, _checked(name, repeat, items), task, max(k), metric, is_scaled=is_scaled)
+                for repeat in repeats
             )
             ranked.append(Ranked(name, "floor", metric + (", z-scored" if is_scaled else ""), found_all))
             line.advance(1, name)
@@ -174,27 +176,6 @@ def evaluate_slides(
     if evaluation is None:
         raise ValueError("evaluate_slides needs at least one strategy")
     return evaluation
-
-
-def standardised(features: np.ndarray) -> np.ndarray:
-    """Features with mean 0 and sd 1 in each dimension (ddof 0; a dimension with sd < 1e-12 is only centred)."""
-    values = np.asarray(features, dtype=np.float64)
-    spread = values.std(axis=0)
-    return (values - values.mean(axis=0)) / np.where(spread < 1e-12, 1.0, spread)
-
-
-def _nearest(
-    features: np.ndarray, task: Task, k: int, metric: Literal["cosine", "euclidean"], *, is_scaled: bool
-) -> Neighbours:
-    """Neighbours among the task's rows under its exclusion rule."""
-    database = features if len(task.rows) == len(features) else features[task.rows]
-    if is_scaled:
-        database = standardised(database)
-    queries = database if len(task.queries) == len(database) else database[task.queries]
-    if task.leave_out == "self":
-        return top_k(queries, database, k, metric=metric, query_ids=task.queries)
-    groups = task.groups
-    return top_k(queries, database, k, metric=metric, query_groups=groups[task.queries], database_groups=groups)
 
 
 def _nearest_slides(

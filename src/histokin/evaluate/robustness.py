@@ -16,8 +16,8 @@ from histokin.evaluate.comparison import Score, score_interval
 from histokin.evaluate.intervals import Interval, patient_weights, ratio
 from histokin.evaluate.items import Items, Task, is_missing, make_task
 from histokin.evaluate.protocol import MAX_QUERIES
+from histokin.evaluate.vectors import nearest_allowed
 from histokin.evaluate.votes import VoteRule, votes
-from histokin.search import top_k
 from histokin.search.exact import row_norms
 from histokin.streams import stream
 
@@ -113,7 +113,7 @@ def robustness_index(
     items = Items.of(known, patients, slides, centres)
     task = _task(features, items, leave_out, max_queries, seed)
     centre = _coded(items.site, task.rows, "centre")
-    found = _nearest(features, task, k)
+    found = nearest_allowed("features", features, task, k).ids
     n_found = (found >= 0).sum(axis=1)
     is_class = (task.codes[found] == task.truth[:, None]) & (found >= 0)
     is_centre = (centre[found] == centre[task.queries][:, None]) & (found >= 0)
@@ -193,7 +193,7 @@ def choose_k(
             _WHERE,
             "Try smaller numbers, or add patients.",
         )
-    labels = task.codes[_nearest(features, task, tried[-1])]
+    labels = task.codes[nearest_allowed("features", features, task, tried[-1]).ids]
     recalls = {k: _mean_recall(votes(labels[:, :k], rule=rule) == task.truth, task.truth) for k in tried}
     return ChosenK(max(recalls, key=lambda k: round(recalls[k], 12)), recalls)  # of equals the first, the smallest
 
@@ -203,7 +203,8 @@ class Clustering:
     """Whether clusters follow the class or the centre.
 
     Attributes:
-        value: class_ari - centre_ari, from -1 (clusters are centres) to 1 (classes); NaN where all vectors are alike.
+        value: class_ari - centre_ari, about -1 where clusters are centres and 1 where they are classes; NaN where all
+            vectors are alike.
         sd: of it over the runs (ddof 1), that is of k-means' starting points alone; NaN with one run.
         class_ari: adjusted Rand index of classes and clusters, mean over the runs; 0 by chance, 1 the same partition.
         centre_ari: of centres and clusters.
@@ -276,7 +277,7 @@ def clustering_score(
         rows = np.sort(stream(seed, "clustering-score").choice(rows, max_rows, replace=False))
     truth, centre = _coded(classes, rows, "class"), _coded(centres, rows, "centre")
     unit = _unit(features[rows])
-    n_most = min(len(rows) - 1, len(np.unique(unit, axis=0)))
+    n_most = min(len(rows) - 1, len(np.unique(unit.round(6), axis=0)))  # what differs by rounding is no cluster
     distances = np.clip(1 - unit @ unit.T, 0, None)
     np.fill_diagonal(distances, 0)
     silhouettes = {
@@ -324,14 +325,6 @@ def _task(
     task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
     _check_several(task.classes, "class")
     return task
-
-
-def _nearest(features: np.ndarray, task: Task, k: int) -> np.ndarray:
-    """(Q, k) int64 allowed neighbours among the task's rows, -1 past the end."""
-    database = features if len(task.rows) == len(features) else features[task.rows]
-    queries = database if len(task.queries) == len(database) else database[task.queries]
-    groups = task.groups
-    return top_k(queries, database, k, query_groups=groups[task.queries], database_groups=groups).ids
 
 
 def _null(task: Task, centre: np.ndarray, k: int) -> float:

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from histokin.artefacts import plain
-from histokin.errors import EvaluationError, StoreError
+from histokin.errors import EvaluationError
 from histokin.evaluate.comparison import Figure, Kind, Row, Score, check_rows, compare_scores, find_figure, mean_scores
 from histokin.evaluate.intervals import N_DRAWS, Statistic, patient_weights
 from histokin.evaluate.items import refuse_missing
 from histokin.evaluate.spatial_pairs import FAR_UM, N_PAIRS, NEAR_UM, PairLimits, SlidePairs, draw_pairs
+from histokin.evaluate.vectors import check_vectors
 from histokin.progress import Reporter, silent
 
 _WHERE = "evaluation"
+_FEW_PAIRS = 50
 
 Features = np.ndarray | Sequence[np.ndarray]
 
@@ -155,7 +157,7 @@ def compare_spatial(
     with progress("evaluate", len(asked), "rows") as line:
         for name, kind, features in asked:
             members = [features] if isinstance(features, np.ndarray) else list(features)
-            found = [slide_ratios(_checked(name, x, len(slides)), pairs, is_unit=is_unit) for x in members]
+            found = [slide_ratios(_checked(name, x, len(slides)), pairs, is_unit=is_unit, name=name) for x in members]
             rows.append(Row(name, kind, mean_scores([_scores(one, codes, n_clusters) for one in found])))
             ratios[name] = found[0]
             line.advance(1, name)
@@ -195,20 +197,23 @@ def _figures(rows: Sequence[Row], reference: str, n_clusters: int, word: str, se
     )
 
 
-def slide_ratios(features: np.ndarray, pairs: Sequence[SlidePairs], *, is_unit: bool = True) -> tuple[SlideRatio, ...]:
+def slide_ratios(
+    features: np.ndarray, pairs: Sequence[SlidePairs], *, is_unit: bool = True, name: str = "features"
+) -> tuple[SlideRatio, ...]:
     """Mean descriptor distances of each slide's pairs.
 
     Args:
         features: (N, D) floating, all rows.
         pairs: of `draw_pairs`.
         is_unit: of unit vectors.
+        name: of the features, for errors.
 
     Raises:
         StoreError: a vector is not finite, or zero where unit vectors are asked for.
     """
     found = []
     for one in pairs:
-        x = _vectors(features, one.rows, is_unit=is_unit)
+        x = _vectors(name, features, one.rows, is_unit=is_unit)
         place = {"near": np.searchsorted(one.rows, one.near), "far": np.searchsorted(one.rows, one.far)}
         near, far = (_mean_distance(x, place[kind]) for kind in ("near", "far"))
         found.append(
@@ -235,15 +240,10 @@ def _mean_distance(x: np.ndarray, pairs: np.ndarray) -> float:
     return total / len(pairs)
 
 
-def _vectors(features: np.ndarray, rows: np.ndarray, *, is_unit: bool) -> np.ndarray:
+def _vectors(name: str, features: np.ndarray, rows: np.ndarray, *, is_unit: bool) -> np.ndarray:
+    check_vectors(name, features, rows, needs_direction=is_unit)
     x = np.asarray(features[rows], dtype=np.float64)
-    norms = np.linalg.norm(x, axis=1)
-    is_bad = ~np.isfinite(norms) | ((norms == 0) if is_unit else False)
-    if is_bad.any():
-        first = int(is_bad.argmax())
-        what = "the vector is zero" if norms[first] == 0 else "the vector holds values that are not finite"
-        raise StoreError(what, f"row {rows[first]}", "Embed its slide again, or leave the tile out of the store.")
-    return x / norms[:, None] if is_unit else x
+    return x / np.linalg.norm(x, axis=1, keepdims=True) if is_unit else x
 
 
 def _scores(ratios: tuple[SlideRatio, ...], clusters: np.ndarray, n_clusters: int) -> tuple[Score, ...]:
@@ -307,6 +307,12 @@ def _warnings(pairs: Sequence[SlidePairs], dropped: Mapping[str, str], far_um: f
         said.append(
             f"{len(small)} of {len(pairs)} slides are no larger than {far_um:.0f} um: their near limit is "
             f"{min(near):.0f} to {max(near):.0f} um, their far limit {min(far):.0f} to {max(far):.0f} um."
+        )
+    few = [one.slide for one in pairs if min(one.n_near_possible, one.n_far_possible) < _FEW_PAIRS]
+    if few:
+        said.append(
+            f"{len(few)} slides have fewer than {_FEW_PAIRS} near or distant pairs, so their ratios say little: "
+            f"{', '.join(few[:5])}."
         )
     if dropped:
         said.append(f"{len(dropped)} slides have no pairs and were left out: {', '.join(sorted(dropped)[:5])}.")

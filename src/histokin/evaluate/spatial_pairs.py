@@ -15,6 +15,7 @@ FAR_UM = 10_000.0
 N_PAIRS = 2_000
 """Pairs of each kind a slide."""
 _MAX_ANCHORS = 2_048
+_MOST_PAIRS = 20_000_000  # of a slide where all are asked for: some 2 GB
 _BLOCK = 256  # anchors whose distances to all tiles are held at once
 # On tissue smaller than the far limit: near and far as shares of its largest tile distance, and the smallest near limit
 # in tile pitches, below which hardly a tile but the four beside it would be near.
@@ -131,7 +132,7 @@ def draw_pairs(
         Slides with pairs in the order of their names, and why the others have none.
 
     Raises:
-        EvaluationError: not one slide has pairs.
+        EvaluationError: not one slide has pairs, or all of some twenty million are asked for.
         ValueError: shapes do not fit or positions are not finite.
     """
     where = np.asarray(positions_um, dtype=np.float64)
@@ -177,6 +178,10 @@ def _pairs_of(
         part = slice(start, start + _BLOCK)
         counts[:, part] = [mask.sum(axis=1) for mask in _masks(where, anchors[part], limits)]
     ordered = counts.sum(axis=1)  # pairs of two anchors are counted from both ends
+    if n_pairs is None and ordered.sum() // 2 > _MOST_PAIRS:
+        raise EvaluationError(
+            f"slide {slide} has {ordered.sum() // 2} pairs, more than fit into memory", "evaluation", "Set n_pairs."
+        )
     most = int(ordered.min()) // 2
     takes = [int(total) // 2 for total in ordered] if n_pairs is None else [min(n_pairs, most)] * 2
     near, far = (

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from histokin.artefacts import plain
-from histokin.errors import EvaluationError, StoreError
+from histokin.errors import EvaluationError
 from histokin.evaluate.comparison import Figure, Row, Score, check_rows, compare_scores
 from histokin.evaluate.intervals import N_DRAWS, mean_of_classes, patient_weights, ratio
 from histokin.evaluate.probes.episodes import LabelledRows, asked, draw_episodes, is_made, labelled_rows
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.outcome import ProbeTask, class_task
+from histokin.evaluate.vectors import check_vectors
 from histokin.progress import Reporter, silent
 
 SHOTS = (1, 2, 4, 8, 16, 32)
@@ -23,7 +24,6 @@ METRICS = ("balanced_accuracy", "accuracy")
 _ALONE = "features"
 _WHERE = "evaluation"
 _TINY = 1e-12  # a shorter vector is zero
-_BLOCK = 4096  # rows looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def few_shot(
     task = class_task(labels, patients, split=Split(unit="patient"))
     labelled = labelled_rows(task, ids, max_queries, seed)
     for name, x in encoders.items():
-        _all_finite(name, x, labelled.rows)
+        check_vectors(name, x, labelled.rows)
     ladder = tuple(sorted(set(shots)))
     episodes = draw_episodes(
         labelled.truth, labelled.patients, task.classes, wanted=ladder[-1], n_episodes=n_episodes, seed=seed
@@ -409,15 +409,3 @@ def _checked(
         if x.ndim != 2 or len(x) != n_rows:
             raise ValueError(f"{name} needs ({n_rows}, D) features, got {x.shape}")
     return main
-
-
-def _all_finite(name: str, x: np.ndarray, rows: np.ndarray) -> None:
-    for start in range(0, len(rows), _BLOCK):
-        own = rows[start : start + _BLOCK]
-        is_bad = ~np.isfinite(x[own]).all(axis=1)
-        if is_bad.any():
-            raise StoreError(
-                "the vector holds values that are not finite",
-                f"{name}, row {own[int(is_bad.argmax())]}",
-                "Embed its slide again, or leave the tile out of the store.",
-            )

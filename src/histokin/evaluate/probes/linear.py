@@ -1,20 +1,17 @@
 """Multinomial logistic regression on frozen features."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from histokin.evaluate.items import sample_queries
-from histokin.evaluate.probes.folds import grouped_folds
-from histokin.evaluate.probes.outcome import Part, Predicted, scaled
+from histokin.evaluate.probes.choosing import best_setting, part_to_choose_on
+from histokin.evaluate.probes.outcome import Part, Predicted
 
 C_GRID = tuple(10.0**e for e in range(-4, 3))
 _STAND_IN = 1.0  # where a single training group leaves nothing to choose on
 _MAX_ITER = 2000
-MOST_CHOSEN_ON = 4000
-"""Of more training rows so many, equally many a group, choose C: 21 fits on all of them would take most of the time."""
 # Up to so many unknowns Newton's method is the quicker way to the same optimum: 257 of them took lbfgs 137 ms a fit.
 _FEW_UNKNOWNS = 600
 
@@ -103,30 +100,24 @@ def probabilities(model: Any, test: np.ndarray, train_truth: np.ndarray, n_class
 
 
 def _chosen_c(train: Part, *, is_balanced: bool) -> float | None:
-    """The C of the best pooled inner balanced accuracy, None where the training part is a single group.
+    """The C of `best_setting`, None where the training part is a single group.
 
     The path of growing C starts each fit from the one before: the optimum is the same, the way to it shorter.
     """
-    n_all = len(train.x)
-    if n_all > MOST_CHOSEN_ON:
-        rows = sample_queries(train.groups, MOST_CHOSEN_ON, seed=0)
-        train = replace(train, x=train.x[rows], truth=train.truth[rows], groups=train.groups[rows])
-    # The loss is a sum over rows: on a part of them the same C would bind more.
-    n_times = n_all / len(train.x)
-    folds = grouped_folds(train.groups, train.n_inner, train.truth)
-    if folds.max() == 0:
-        return None
-    said = np.zeros((len(C_GRID), len(train.x)), dtype=np.int64)
+    n_unknowns = _unknowns(train)
+    part, n_times = part_to_choose_on(train)
     # Half the digits are enough to choose by, in less than half the time; Newton's method needs them all.
-    dtype = np.float64 if _unknowns(train) <= _FEW_UNKNOWNS else np.float32
-    for fold in range(int(folds.max()) + 1):
-        is_test = folds == fold
-        x, test = (part.astype(dtype) for part in scaled(train.x[~is_test], train.x[is_test]))
-        truth = train.truth[~is_test]
-        model = logistic(C_GRID[0] * n_times, _unknowns(train), is_balanced=is_balanced, is_choosing=True)
-        for i, c in enumerate(C_GRID):
+    dtype = np.float64 if n_unknowns <= _FEW_UNKNOWNS else np.float32
+
+    def answers(x: np.ndarray, truth: np.ndarray, test: np.ndarray) -> np.ndarray:
+        model = logistic(C_GRID[0] * n_times, n_unknowns, is_balanced=is_balanced, is_choosing=True)
+        x, test = x.astype(dtype), test.astype(dtype)
+        said = []
+        for c in C_GRID:
             model.set_params(C=c * n_times)
             fit(model, x, truth)
-            said[i, is_test] = probabilities(model, test, truth, train.n_classes).argmax(axis=1)
-    recalls = [(said[:, train.truth == code] == code).mean(axis=1) for code in np.unique(train.truth)]
-    return C_GRID[int(np.mean(recalls, axis=0).round(12).argmax())]
+            said.append(probabilities(model, test, truth, train.n_classes).argmax(axis=1))
+        return np.array(said)
+
+    best = best_setting(part, len(C_GRID), answers)
+    return None if best is None else C_GRID[best]

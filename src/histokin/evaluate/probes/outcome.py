@@ -169,13 +169,6 @@ class Outcome:
         return self.margins if self.probabilities is None else self.probabilities
 
 
-def scaled(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both parts z-scored by the training part (ddof 0; a dimension with sd < 1e-12 is only centred)."""
-    mean, sd = train.mean(axis=0), train.std(axis=0)
-    sd = np.where(sd < 1e-12, 1.0, sd)
-    return (train - mean) / sd, (test - mean) / sd
-
-
 def class_task(
     labels: Sequence[Any] | np.ndarray,
     groups: Sequence[Any] | np.ndarray,

@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 
 from histokin.evaluate.probes.folds import grouped_folds
-from histokin.evaluate.probes.outcome import Part, Predicted, scaled
+from histokin.evaluate.probes.outcome import Part, Predicted
+from histokin.evaluate.vectors import scaled
 
 ALPHAS = tuple(10.0 ** (e / 2) for e in range(-4, 13))
 """1e-2 to 1e6 in half decades."""

@@ -7,7 +7,6 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from histokin.artefacts import plain
-from histokin.errors import StoreError
 from histokin.evaluate.comparison import Figure, Kind, Row, check_rows, compare_scores, find_figure, mean_scores
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS, patient_weights
@@ -21,7 +20,6 @@ from histokin.evaluate.probes.outcome import (
     Probe,
     ProbeTask,
     class_task,
-    scaled,
     value_task,
 )
 from histokin.evaluate.probes.ridge import RidgeProbe
@@ -34,6 +32,7 @@ from histokin.evaluate.probes.scores import (
     probe_scores,
 )
 from histokin.evaluate.probes.svm import MOST_EXACT, N_LANDMARKS, SVMProbe
+from histokin.evaluate.vectors import check_vectors, scaled
 from histokin.progress import Reporter, silent
 
 Features = np.ndarray | Sequence[np.ndarray]
@@ -228,27 +227,23 @@ def compare_probes(
     return _compare(encoders, floors or {}, task, how, reference, len(target), seed, progress)
 
 
-def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe) -> Outcome:
+def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe, *, name: str = _ALONE) -> Outcome:
     """Predict every row of a task while its fold is held out.
 
     Args:
         features: (N, D) floating, the task's rows in their order.
         task: of N rows.
         probe: fitted anew for each fold.
+        name: of the features, for errors.
 
     Raises:
-        StoreError: a value is not finite.
+        StoreError: a value is not finite, or a vector zero where cosines are asked for.
     """
     if features.ndim != 2 or len(features) != len(task):
         raise ValueError(f"need ({len(task)}, D) features, got {features.shape}")
     x = np.asarray(features, dtype=np.float64)
-    is_bad = ~np.isfinite(x).all(axis=1)
-    if is_bad.any():
-        raise StoreError(
-            "the vector holds values that are not finite",
-            f"row {task.rows[int(is_bad.argmax())]}",
-            "Embed its slide again, or leave the tile out of the store.",
-        )
+    is_cosine = isinstance(probe, NeighbourProbe) and not probe.is_standardised
+    check_vectors(name, x, np.arange(len(x)), needs_direction=is_cosine, told=task.rows)
     n_classes = len(task.classes)
     found = np.zeros((len(task), n_classes) if n_classes else len(task))
     is_probability, folds = True, []
@@ -302,7 +297,7 @@ def _compare(
             if kind == "floor" and isinstance(probe, NeighbourProbe):
                 how = replace(probe, is_standardised=probe.is_standardised or floor_distance(name)[1])
             members = [features] if isinstance(features, np.ndarray) else list(features)
-            outcomes[name] = tuple(run_probe(_rows_of(name, x, task, n_all), task, how) for x in members)
+            outcomes[name] = tuple(run_probe(_rows_of(name, x, task, n_all), task, how, name=name) for x in members)
             rows.append(Row(name, kind, mean_scores([probe_scores(task, one) for one in outcomes[name]])))
             line.advance(1, name)
     per_class = [one for name, o in outcomes.items() for one in class_figures(name, task, o)] if task.classes else []

@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from histokin.evaluate.probes.folds import grouped_folds
-from histokin.evaluate.probes.outcome import Part, Predicted, scaled
+from histokin.evaluate.probes.choosing import best_setting, part_to_choose_on
+from histokin.evaluate.probes.outcome import Part, Predicted
 from histokin.streams import seed64, stream
 
 LINEAR_C_GRID = tuple(10.0**e for e in range(-3, 3))
 RBF_C_GRID = (1.0, 10.0, 100.0)
 GAMMA_GRID = (0.1, 1.0, 10.0)
 """Multiples of 1 / (D var(X)), var over all numbers of the training part."""
-MOST_EXACT = 20_000
+MOST_EXACT = 10_000
 """With more training rows the RBF kernel is approximated: its cost grows with their square."""
 N_LANDMARKS = 2000
 _STAND_IN = 1.0  # of C and of gamma's multiple, where a single training group leaves nothing to choose on
@@ -28,7 +28,7 @@ class SVMProbe:
     Linear: one class against the rest each, minimise (||w||^2 + b^2) / 2 + C sum_i w_i max(0, 1 - y_i f(x_i))^2
     (liblinear; the square and the penalised b are its own). RBF: exp(-gamma ||x - z||^2), hinge loss not squared, one
     class against one (libsvm); the pairs' votes, with their margins settling equal votes, are the classes' values.
-    Beyond 20 000 training rows the RBF kernel is approximated by 2000 of them (Nystroem) under the linear machine,
+    Beyond 10 000 training rows the RBF kernel is approximated by 2000 of them (Nystroem) under the linear machine,
     which then works one against the rest and with the squared loss; such folds are marked.
 
     An SVM knows no probabilities. It hands on margins, whose order within a fold is all they claim: argmax and the
@@ -38,7 +38,7 @@ class SVMProbe:
     Attributes:
         kernel: linear or rbf.
         c: C > 0, or None to choose it among `LINEAR_C_GRID` or `RBF_C_GRID` by the balanced accuracy of inner grouped
-            folds; ties take the smaller C, then the smaller gamma.
+            folds (of 4000 rows where there are more); ties take the smaller C, then the smaller gamma.
         gamma: of the RBF kernel, > 0, as it stands in the equation; None to choose it along with C among `GAMMA_GRID`
             times 1 / (D var(X)).
         is_balanced: w_i = N / (classes * rows of its class) instead of 1; of more than two classes, liblinear weighs
@@ -79,7 +79,7 @@ class SVMProbe:
         train = _ordered(train)
         is_approximate = self.kernel == "rbf" and len(train.x) > MOST_EXACT
         grid = self._grid()
-        best = _chosen(self, train, grid, is_approximate=is_approximate) if len(grid) > 1 else 0
+        best = _chosen(self, train, grid) if len(grid) > 1 else 0
         is_unchosen = best is None
         c, multiple = self._stand_in() if best is None else grid[best]
         gamma = None if self.kernel == "linear" else self.gamma_on(train.x, multiple)
@@ -178,40 +178,20 @@ def _mapped(train: np.ndarray, test: np.ndarray, gamma: float | None) -> tuple[n
     return kernel.fit_transform(train), kernel.transform(test)
 
 
-def _chosen(probe: SVMProbe, train: Part, grid: list[tuple[float, float]], *, is_approximate: bool) -> int | None:
-    """Which of the grid has the best pooled inner balanced accuracy, None where the training part is a single group."""
-    folds = grouped_folds(train.groups, train.n_inner, train.truth)
-    if folds.max() == 0:
-        return None
-    said = np.zeros((len(grid), len(train.x)), dtype=np.int64)
-    for fold in range(int(folds.max()) + 1):
-        is_test = folds == fold
-        x, test = scaled(train.x[~is_test], train.x[is_test])
-        said[:, is_test] = _inner(probe, grid, x, train.truth[~is_test], test, is_approximate=is_approximate)
-    recalls = [(said[:, train.truth == code] == code).mean(axis=1) for code in np.unique(train.truth)]
-    return int(np.mean(recalls, axis=0).round(12).argmax())
+def _chosen(probe: SVMProbe, train: Part, grid: list[tuple[float, float]]) -> int | None:
+    """Which of the grid `best_setting` takes; on so few rows the kernel is exact."""
+    part, n_times = part_to_choose_on(train)
 
+    def answers(x: np.ndarray, truth: np.ndarray, test: np.ndarray) -> np.ndarray:
+        seen = np.unique(truth)
+        if len(seen) == 1:
+            return np.full((len(grid), len(test)), seen[0])
+        said = []
+        for c, multiple in grid:
+            gamma = None if probe.kernel == "linear" else probe.gamma_on(x, multiple)
+            model = machine(c * n_times, gamma, is_balanced=probe.is_balanced)
+            fit(model, x, truth)
+            said.append(margins(model, test, seen, int(seen[-1]) + 1).argmax(axis=1))
+        return np.array(said)
 
-def _inner(
-    probe: SVMProbe,
-    grid: list[tuple[float, float]],
-    x: np.ndarray,
-    truth: np.ndarray,
-    test: np.ndarray,
-    *,
-    is_approximate: bool,
-) -> np.ndarray:
-    """(grid, n) codes that one inner fold is given by each setting."""
-    seen = np.unique(truth)
-    said = np.full((len(grid), len(test)), seen[0])
-    if len(seen) == 1:
-        return said
-    for multiple in sorted({multiple for _, multiple in grid}):
-        gamma = None if probe.kernel == "linear" else probe.gamma_on(x, multiple)
-        part, asked = _mapped(x, test, gamma) if is_approximate else (x, test)
-        for i, (c, own) in enumerate(grid):
-            if own == multiple:
-                model = machine(c, None if is_approximate else gamma, is_balanced=probe.is_balanced)
-                fit(model, part, truth)
-                said[i] = margins(model, asked, seen, int(seen[-1]) + 1).argmax(axis=1)
-    return said
+    return best_setting(part, len(grid), answers)

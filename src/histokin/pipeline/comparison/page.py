@@ -13,7 +13,7 @@ from histokin.cohort import UNNAMED, file_name_of
 from histokin.embeddings import EmbeddingStore, short_id
 from histokin.errors import HistokinError
 from histokin.evaluate import floor_distance
-from histokin.evaluate.protocol import standardised
+from histokin.evaluate.vectors import standardised
 from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec
 from histokin.pipeline.comparison.tasks import HEADLINES, task_texts
 from histokin.pipeline.gathering import Gathered, gather
