@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histokin.embeddings import read_embeddings, write_embeddings
+from histokin.embeddings.file import read_header
 from histokin.errors import StoreError
 from histokin.tiles import TileSpec, TileTable
 from histokin.tiles.table import build_table
@@ -143,7 +144,7 @@ def replaced(name: str, data: np.ndarray):
         (lambda f: f.attrs.update(format_version="2.0"), r"format 2\.0"),
         (lambda f: f.pop("tile_id"), "cannot be read"),
         (replaced("features", np.zeros((6, 2, 2))), "damaged"),
-        (replaced("features", np.float32(1)), "cannot be read"),
+        (replaced("features", np.float32(1)), "damaged"),
         (replaced("coords", np.zeros((6, 3), np.int64)), "damaged"),
         (replaced("tile_id", np.zeros((6, 1), np.int64)), "damaged"),
         (lambda f: (f.pop("features"), f.create_group("features")), "cannot be read"),
@@ -152,6 +153,16 @@ def replaced(name: str, data: np.ndarray):
 def test_unfinished_foreign_and_inconsistent_files_are_refused(change, said: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=said):
         read_embeddings(edit(write(tmp_path / "a.h5", np.zeros((6, 2))), change))
+    with pytest.raises(StoreError, match=said):
+        read_header(tmp_path / "a.h5")
+
+
+def test_a_header_is_what_the_file_says_of_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", np.ones((5, 3)))
+    header = read_header(path)
+    assert header.shape == (5, 3)
+    assert header.attrs == read_embeddings(path).attrs
+    assert read_header(write(tmp_path / "b.h5", np.zeros((0, 7)))).shape == (0, 7)
 
 
 def test_a_small_file_that_claims_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -159,8 +170,10 @@ def test_a_small_file_that_claims_gigabytes_is_refused_before_it_is_read(tmp_pat
         del file["features"]
         file.create_dataset("features", (6, 2**40), np.float16, chunks=(1, 1024))
 
-    with pytest.raises(StoreError, match="claims more than it holds"):
-        read_embeddings(edit(write(tmp_path / "a.h5", np.zeros((6, 2))), change))
+    path = edit(write(tmp_path / "a.h5", np.zeros((6, 2))), change)
+    for read in (read_embeddings, read_header):
+        with pytest.raises(StoreError, match="claims more than it holds"):
+            read(path)
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])

@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histokin.embeddings import EmbeddingStore, read_embeddings, short_id, write_embeddings
-from histokin.embeddings.foreign import is_foreign, read_foreign, recognise
+from histokin.embeddings.foreign import is_foreign, read_foreign, read_foreign_header, recognise
 from histokin.errors import EncoderMismatch, StoreError
 from histokin.tiles import TileSpec
 from histokin.tiles.table import build_table
@@ -78,6 +78,8 @@ def test_each_writer_is_recognised_and_its_vectors_come_back_bit_for_bit(
     pixels = places(n) if writer in {"CLAM", "TRIDENT"} else np.full((n, 2), -1)
     assert np.array_equal(data.coords, pixels)
     assert (data.attrs["slide_id"], data.attrs["writer"], data.attrs["n_tiles"]) == ("TCGA-A1.8f", writer, n)
+    header = read_foreign_header(path)
+    assert (header.shape, header.attrs) == ((n, d), data.attrs)
 
 
 @pytest.mark.parametrize(
@@ -390,8 +392,9 @@ def test_parts_that_do_not_fit_are_refused(
     write: Callable[..., Path], change: Callable[[h5py.File], Any], said: str, tmp_path: Path
 ) -> None:
     path = edit(write(tmp_path / "s.h5", vectors()), change)
-    with pytest.raises(StoreError, match=rf"s\.h5: .*{said}.* \[store\]"):
-        read_foreign(path)
+    for read in (read_foreign, read_foreign_header):  # what a header claims is allocated: both check it
+        with pytest.raises(StoreError, match=rf"s\.h5: .*{said}.* \[store\]"):
+            read(path)
 
 
 @pytest.mark.parametrize("writer", WRITERS)
@@ -451,12 +454,14 @@ def test_rows_that_a_killed_writer_left_out_are_seen_before_they_read_as_zeros(
 def test_small_files_that_claim_gigabytes_are_refused_before_they_are_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("features", (6, 2**40), np.float16, chunks=(1, 1024))
-    with pytest.raises(StoreError, match="never written"):
-        read_foreign(tmp_path / "a.h5")
+    for read in (read_foreign, read_foreign_header):
+        with pytest.raises(StoreError, match="never written"):
+            read(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_dataset("features", data=np.ones((1000, 4000), np.float32), chunks=(1000, 4000), compression="gzip")
-    with pytest.raises(StoreError, match="claims more than the file holds"):
-        read_foreign(tmp_path / "b.h5")
+    for read in (read_foreign, read_foreign_header):
+        with pytest.raises(StoreError, match="claims more than the file holds"):
+            read(tmp_path / "b.h5")
 
 
 def test_a_file_does_not_lead_to_other_files(tmp_path: Path) -> None:
@@ -505,3 +510,39 @@ def test_a_store_opens_a_folder_of_another_tool(tmp_path: Path) -> None:
     write_trident(tmp_path / "c.h5", vectors(2), encoder="other")
     with pytest.raises(EncoderMismatch, match="uni_v1"):
         EmbeddingStore(tmp_path).load()
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+@pytest.mark.parametrize("is_second_whole", [True, False])
+def test_a_damaged_first_file_is_not_taken_for_ours(is_second_whole: bool, tmp_path: Path) -> None:
+    cut(write_trident(tmp_path / "a.h5", vectors(3)))
+    second = write_trident(tmp_path / "b.h5", vectors(3))
+    if not is_second_whole:
+        cut(second)
+    with pytest.raises(StoreError, match=r"a\.h5: the file cannot be read") as caught:
+        EmbeddingStore(tmp_path)
+    assert caught.value.remedy.endswith("make it again with the tool that wrote it.")
+
+
+def test_a_damaged_first_file_of_ours_is_known_by_the_next_or_by_the_manifest(tmp_path: Path) -> None:
+    cut(write_own(tmp_path / "a.h5", vectors(3)))
+    second = write_own(tmp_path / "b.h5", vectors(3))
+    with pytest.raises(StoreError, match=r"a\.h5: the file cannot be read .*Run `histokin embed` again"):
+        EmbeddingStore(tmp_path)
+    cut(second)
+    (tmp_path / "manifest.json").write_text('{"entries": [{"file": "a.h5"}, {"file": "b.h5"}]}')
+    with pytest.raises(StoreError, match=r"a\.h5: the file cannot be read .*Run `histokin embed` again"):
+        EmbeddingStore(tmp_path)
+
+
+def test_two_files_of_one_slide_are_refused_and_both_are_named(tmp_path: Path) -> None:
+    write_trident(tmp_path / "a.h5", vectors(3))
+    write_trident(tmp_path / "a_patches.h5", vectors(4, seed=1))
+    store = EmbeddingStore(tmp_path)
+    for read in (store.load, lambda: list(store.slides())):
+        with pytest.raises(StoreError, match=r"a\.h5 and a_patches\.h5 are both of slide a"):
+            read()

@@ -6,6 +6,8 @@ host or path, so equal content gives equal bytes. `complete` is written last: a 
 normally and reads zeros.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,22 @@ from histokin.errors import StoreError
 from histokin.tiles import TileSpec, TileTable
 
 FORMAT_VERSION = "1.0"
-_SHAPES: dict[str, tuple[int, ...] | None] = {"features": None, "coords": (2,), "tile_id": ()}
+_DATASETS = ("features", "coords", "tile_id")
 _REQUIRED = {"slide_id", "encoder", "encoder_fingerprint", "grid_id"}
 _LIBVER = ("earliest", "v110")  # h5py's default range changes with its version, and with it the bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SlideHeader:
+    """What one file says of itself, without its values.
+
+    Attributes:
+        shape: (n, d) of its features.
+        attrs: root attributes.
+    """
+
+    shape: tuple[int, int]
+    attrs: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,29 +148,48 @@ def _trident_attrs(table: TileTable, spec: TileSpec, slide_mpp: float) -> dict[s
     }
 
 
+def read_header(path: Path) -> SlideHeader:
+    """Read what one slide's file says of itself; its vectors stay on the disk.
+
+    Raises:
+        StoreError: as `read_embeddings`.
+    """
+    with _opened(path) as file:
+        return _header(file, path)
+
+
 def read_embeddings(path: Path) -> SlideEmbeddings:
     """Read one slide's file.
 
     Raises:
-        StoreError: not an embedding file of ours, unfinished, or its parts disagree.
+        StoreError: not an embedding file of ours, unfinished, or its parts disagree; nothing is allocated before.
     """
+    with _opened(path) as file:
+        header = _header(file, path)
+        return SlideEmbeddings(file["features"][:], file["coords"][:], file["tile_id"][:], header.attrs)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r", locking=False) as opened:
-            file: Any = opened
-            attrs: dict[str, Any] = dict(file.attrs)
-            if attrs.get("histokin_format") != "embeddings":
-                raise StoreError("this is no histokin embedding file", path, "Make it with `histokin embed`.")
-            version = str(attrs.get("format_version"))
-            if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
-                raise StoreError(f"the file has format {version}", path, "Open it with the version that wrote it.")
-            if sum(file[name].nbytes for name in _SHAPES) > path.stat().st_size:  # ours are stored as they are
-                raise StoreError("it claims more than it holds", path, "Delete it and run `histokin embed` again.")
-            data = SlideEmbeddings(file["features"][:], file["coords"][:], file["tile_id"][:], attrs)
+            yield opened
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"the file cannot be read ({error})", path, "Run `histokin embed` again.") from error
+
+
+def _header(file: Any, path: Path) -> SlideHeader:
+    attrs: dict[str, Any] = dict(file.attrs)
+    if attrs.get("histokin_format") != "embeddings":
+        raise StoreError("this is no histokin embedding file", path, "Make it with `histokin embed`.")
+    version = str(attrs.get("format_version"))
+    if version.partition(".")[0] != FORMAT_VERSION.partition(".")[0]:
+        raise StoreError(f"the file has format {version}", path, "Open it with the version that wrote it.")
+    if sum(file[name].nbytes for name in _DATASETS) > path.stat().st_size:  # ours are stored as they are
+        raise StoreError("it claims more than it holds", path, "Delete it and run `histokin embed` again.")
+    features, coords, tile_id = (file[name].shape for name in _DATASETS)
     n = attrs.get("n_tiles", -1)
-    is_whole = all(getattr(data, name).shape == (n, *side) for name, side in _SHAPES.items() if side is not None)
-    is_whole = is_whole and data.features.ndim == 2 and len(data.features) == n and attrs.keys() >= _REQUIRED
-    if attrs.get("complete") != 1 or not is_whole:
+    is_whole = len(features) == 2 and (features[0], coords, tile_id) == (n, (n, 2), (n,))
+    if attrs.get("complete") != 1 or not is_whole or not attrs.keys() >= _REQUIRED:
         raise StoreError("the file is unfinished or damaged", path, "Delete it and run `histokin embed` again.")
-    return data
+    return SlideHeader(features, attrs)

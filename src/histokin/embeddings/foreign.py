@@ -5,7 +5,7 @@ match, the file is refused. Such files have no mark of being finished either: wh
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histokin.artefacts import digest_of
-from histokin.embeddings.file import SlideEmbeddings
+from histokin.embeddings.file import SlideEmbeddings, SlideHeader
 from histokin.errors import StoreError
 
 PREFIX = "foreign"
@@ -26,6 +26,7 @@ _STAMP = {"stamp_version", "extractor", "unit", "tile_size", "tile_size_um", "ti
 _TRIDENT = {"patch_size_level0", "level0_magnification", "target_magnification", "overlap", "savetodir"}
 _TRIDENT |= {"level0_width", "level0_height", "encoder"}
 _CLAM = {"patch_level", "downsample", "downsampled_level_dim", "level_dim", "save_path"}
+_IN_PIXELS = {"CLAM", "TRIDENT"}
 _STAMP_1_UM, _STAMP_1_PX = 256.0, 224.0  # its tiles, and the unit of its places: 256/224 um
 _MOST_PACKED = 64  # embeddings pack to some 86 %; what claims more than this would only fill the memory
 _UNITS = {
@@ -88,11 +89,18 @@ class _Contents:
 
 def is_foreign(path: Path) -> bool:
     """Whether a file is HDF5 without a mark of ours; what cannot be opened is not."""
-    try:
-        with _opened(path) as file:
-            return not _is_own(file)
-    except StoreError:
-        return False
+    return bool(are_foreign([path]))
+
+
+def are_foreign(paths: Iterable[Path]) -> bool | None:
+    """Whether files of one folder are foreign, told by the first that opens; None where not one does."""
+    for path in paths:
+        try:
+            with _opened(path) as file:
+                return not _is_own(file)
+        except StoreError:
+            continue
+    return None
 
 
 def recognise(path: Path) -> Recognised:
@@ -104,6 +112,19 @@ def recognise(path: Path) -> Recognised:
     """
     with _opened(path) as file:
         return _recognise(_look(file, path), path)
+
+
+def read_foreign_header(path: Path) -> SlideHeader:
+    """Read what another tool's file says of itself; its vectors stay on the disk.
+
+    Returns:
+        `SlideHeader`: the shape (n, d) of what `read_foreign` gives, and the same attrs.
+
+    Raises:
+        StoreError: as `read_foreign`, but that no value of a vector is looked at.
+    """
+    with _opened(path) as file:
+        return _header(_look(file, path), path)
 
 
 def read_foreign(path: Path) -> SlideEmbeddings:
@@ -126,14 +147,20 @@ def read_foreign(path: Path) -> SlideEmbeddings:
     """
     with _opened(path) as file:
         found = _look(file, path)
-        recognised = _recognise(found, path)
-        writer = recognised.writer
-        _check_parts(found, writer, path)
+        header = _header(found, path)
+        writer = header.attrs["writer"]
         features = _read_features(found, writer, path)
-        coords, origin = _read_coords(found, writer)
-        n, d = features.shape
-        stated = _tiling(found, writer)
-        encoder = _text(found.root.get("extractor")) or _text(found.attrs.get("features", {}).get("encoder"))
+        coords = _read_coords(found, writer)
+    return SlideEmbeddings(features, coords, np.arange(len(features), dtype=np.int64), header.attrs)
+
+
+def _header(found: _Contents, path: Path) -> SlideHeader:
+    recognised = _recognise(found, path)
+    writer = recognised.writer
+    _check_parts(found, writer, path)
+    n, d = found.data[_vectors(writer)].shape
+    stated = _tiling(found, writer)
+    encoder = _text(found.root.get("extractor")) or _text(found.attrs.get("features", {}).get("encoder"))
     attrs: dict[str, Any] = {
         **stated,
         **_scale(stated),
@@ -143,12 +170,12 @@ def read_foreign(path: Path) -> SlideEmbeddings:
         "grid_id": _grid_id(stated, writer),
         "writer": writer,
         "recognised_by": recognised.why,
-        "coords_origin": origin,
+        "coords_origin": _coords_origin(writer),
         "n_tiles": n,
     }
     if n == 0:
         attrs["empty_reason"] = "TRIDENT found no tiles"
-    return SlideEmbeddings(features, coords, np.arange(n, dtype=np.int64), attrs)
+    return SlideHeader((n, d), attrs)
 
 
 @contextmanager
@@ -368,15 +395,19 @@ def _read_features(found: _Contents, writer: str, path: Path) -> NDArray[Any]:
     return features
 
 
-def _read_coords(found: _Contents, writer: str) -> tuple[NDArray[np.int64], str]:
-    """Places (n, 2) in level-0 px, and what they are."""
-    n = len(found.data[_vectors(writer)])
-    if writer in {"CLAM", "TRIDENT"}:
-        return found.data["coords"][:].astype(np.int64), "level0_topleft"
-    reason = "the file holds none"
+def _coords_origin(writer: str) -> str:
+    if writer in _IN_PIXELS:
+        return "level0_topleft"
     if writer.startswith("STAMP"):
-        reason = "STAMP gives micrometres, which are no pixels without the slide's mpp"
-    return np.full((n, 2), -1, dtype=np.int64), f"unknown: {reason}"
+        return "unknown: STAMP gives micrometres, which are no pixels without the slide's mpp"
+    return "unknown: the file holds none"
+
+
+def _read_coords(found: _Contents, writer: str) -> NDArray[np.int64]:
+    """Places (n, 2) in level-0 px, -1 where they are not known."""
+    if writer in _IN_PIXELS:
+        return found.data["coords"][:].astype(np.int64)
+    return np.full((len(found.data[_vectors(writer)]), 2), -1, dtype=np.int64)
 
 
 def _tiling(found: _Contents, writer: str) -> dict[str, float]:

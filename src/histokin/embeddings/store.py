@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histokin.embeddings.file import SlideEmbeddings, read_embeddings
-from histokin.embeddings.foreign import is_foreign, read_foreign
+from histokin.embeddings.file import SlideEmbeddings, SlideHeader, read_embeddings, read_header
+from histokin.embeddings.foreign import are_foreign, read_foreign, read_foreign_header
 from histokin.errors import EncoderMismatch, StoreError
 
 
@@ -49,6 +49,14 @@ class Embeddings:
         return self.features[self.rows_of(number)]
 
 
+def _holds_foreign(folder: Path, paths: list[Path]) -> bool:
+    """Whether other tools made a folder's files: only our stage leaves a manifest, else the first that opens tells.
+
+    Where not one opens, the reader of foreign files takes them: its remedy is to run the tool that wrote them.
+    """
+    return not (folder / "manifest.json").exists() and are_foreign(paths) is not False
+
+
 def _finished(folder: Path) -> list[Path]:
     manifest = folder / "manifest.json"
     if manifest.exists():
@@ -71,8 +79,7 @@ class EmbeddingStore:
     What an earlier, larger cohort left behind is thereby not mixed in.
 
     Raises:
-        StoreError: the folder holds no embeddings.
-        EncoderMismatch: it holds vectors of different encoders or tilings; both are named.
+        StoreError: the folder holds no embeddings, or its first file is damaged.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -81,8 +88,10 @@ class EmbeddingStore:
         if not self._paths:
             raise StoreError("no embeddings here", self.folder, "Make them with `histokin embed`.")
         # One kind a folder: a file of ours among foreign ones, or the reverse, is refused by name.
-        self._read = read_foreign if is_foreign(self._paths[0]) else read_embeddings
-        self._first = self._read(self._paths[0]).attrs
+        is_foreign = _holds_foreign(self.folder, self._paths)
+        self._read = read_foreign if is_foreign else read_embeddings
+        self._read_header = read_foreign_header if is_foreign else read_header
+        self._first = self._read_header(self._paths[0]).attrs
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -104,24 +113,61 @@ class EmbeddingStore:
 
         Raises:
             EncoderMismatch: a file was made by another encoder or from other tiles.
+            StoreError: a file cannot be used, or two are of one slide; both are named.
         """
+        path_of: dict[str, Path] = {}
         for path in self._paths:
             found = self._read(path)
             self._check(path, found.attrs)
+            _add_slide(path_of, path, found.attrs)
             yield found
 
     def load(self) -> Embeddings:
-        """All vectors as one float32 matrix; slides without tiles are left out."""
-        parts = [part for part in self.slides() if len(part.features)]
+        """All vectors as one float32 matrix; slides without tiles are left out.
+
+        The headers are read first, so that the matrix is allocated once: beside it, one slide is in memory at a time.
+
+        Raises:
+            EncoderMismatch: a file was made by another encoder or from other tiles, or is of another width.
+            StoreError: as `slides`; no slide has tiles; or a file changes meanwhile.
+        """
+        parts = self._headers_of_filled()
         if not parts:
             raise StoreError("not one slide has tiles", self.folder, "See the states of `histokin info`.")
-        return Embeddings(
-            features=np.concatenate([p.features.astype(np.float32) for p in parts]),
-            slide=np.repeat(np.arange(len(parts), dtype=np.int32), [len(p.features) for p in parts]),
-            slides=tuple(str(p.attrs["slide_id"]) for p in parts),
-            tile_id=np.concatenate([p.tile_id for p in parts]),
-            coords=np.concatenate([p.coords for p in parts]),
+        counts = [header.shape[0] for header in parts.values()]
+        n, d = sum(counts), next(iter(parts.values())).shape[1]
+        rows = Embeddings(
+            features=np.empty((n, d), dtype=np.float32),
+            slide=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
+            slides=tuple(str(header.attrs["slide_id"]) for header in parts.values()),
+            tile_id=np.empty(n, dtype=np.int64),
+            coords=np.empty((n, 2), dtype=np.int64),
         )
+        for number, (path, header) in enumerate(parts.items()):
+            self._fill(rows, number, path, header)
+        return rows
+
+    def _headers_of_filled(self) -> dict[Path, SlideHeader]:
+        """The headers of the slides that have tiles; those without are checked too."""
+        path_of: dict[str, Path] = {}
+        found: dict[Path, SlideHeader] = {}
+        for path in self._paths:
+            header = self._read_header(path)
+            self._check(path, header.attrs)
+            _add_slide(path_of, path, header.attrs)
+            if header.shape[0]:
+                found[path] = header
+                _check_width(next(iter(found.values())), header, path)
+        return found
+
+    def _fill(self, rows: Embeddings, number: int, path: Path, header: SlideHeader) -> None:
+        """Read one slide into its rows; on return its own copy is freed, before the next slide is read."""
+        found = self._read(path)
+        keys = ("slide_id", "encoder_fingerprint", "grid_id")
+        if found.features.shape != header.shape or any(found.attrs[key] != header.attrs[key] for key in keys):
+            raise StoreError("it changed while the store was read", path, "Try again when nothing writes to it.")
+        at = rows.rows_of(number)
+        rows.features[at], rows.tile_id[at], rows.coords[at] = found.features, found.tile_id, found.coords
 
     def _check(self, path: Path, attrs: dict[str, Any]) -> None:
         for key in ("encoder_fingerprint", "grid_id"):
@@ -132,3 +178,24 @@ class EmbeddingStore:
                     path,
                     "Keep the embeddings of each encoder in a folder of their own.",
                 )
+
+
+def _add_slide(path_of: dict[str, Path], path: Path, attrs: dict[str, Any]) -> None:
+    """Note a file's slide; refuse the second file of one, such as TRIDENT's a.h5 and a_patches.h5."""
+    slide = str(attrs["slide_id"])
+    if slide in path_of:
+        raise StoreError(
+            f"{path_of[slide].name} and {path.name} are both of slide {slide}",
+            path.parent,
+            "Keep one file a slide in this folder.",
+        )
+    path_of[slide] = path
+
+
+def _check_width(first: SlideHeader, header: SlideHeader, path: Path) -> None:
+    if header.shape[1] != first.shape[1]:
+        raise EncoderMismatch(
+            f"its vectors are {header.shape[1]} wide, those of the store {first.shape[1]}",
+            path,
+            "Keep the embeddings of each encoder in a folder of their own.",
+        )
