@@ -37,7 +37,8 @@ class Embeddings:
 
     def rows_of(self, number: int) -> slice:
         """Where one slide's rows are."""
-        return slice(*np.searchsorted(self.slide, [number, number + 1]).tolist())
+        ends = np.array([number, number + 1], self.slide.dtype)  # of another type the whole column would be converted
+        return slice(*np.searchsorted(self.slide, ends).tolist())
 
     @property
     def first(self) -> NDArray[np.int64]:

@@ -5,9 +5,10 @@ makes .95 out of no signal at all.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
+from itertools import chain, combinations
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,11 +25,17 @@ COSINE = 0.99
 """Near duplicates differ in at most so many bits of their hashes and have at least this cosine; not tuned."""
 MOST_PAIRS = 100_000
 """Near-duplicate pairs after which the search ends; the finding then says so."""
+MOST_WORK = 2**33
+"""Products of two vectors after which it ends as well: 100 000 tiles of one hash, about a minute at 384 numbers."""
 _ROWS, _COLUMNS = 8, 9  # of the grey picture that is hashed
 _GREY = (299.0, 587.0, 114.0)  # luma of ITU-R BT.601 in thousandths: whole numbers keep flat tiles exactly flat
 _TILES = 8  # hashed at once: 0.9 ms a tile of 256 px
-_BANDS = 4  # of 16 bits; two hashes that differ in 2 bits agree in at least 2 bands
-_PAIRS = 2**17  # compared at once
+_BANDS = 16  # of 4 bits; hashes that differ in 2 bits agree in all but 2 bands, which have 256 values at most
+_PAIRS = 2**17  # looked at one by one in a block
+_SIDE = 1024  # tiles on either side of a block of products
+_FEW = 64  # pairs of two hashes, below which they are looked at one by one: a block costs as much
+_READ = 128  # products that take the time of reading and scaling a vector
+_KEPT = 16  # blocks of scaled vectors kept for reuse
 _TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])")
 
 
@@ -66,7 +73,7 @@ class LeakReport:
 
     Attributes:
         findings: at most one of each kind; none of clean data.
-        skipped: by kind, why it was not looked for.
+        skipped: by kind, why it was not looked for, or not to the end.
         n_items: looked at.
     """
 
@@ -151,7 +158,13 @@ def find_leaks(
     if hashes is None or features is None:
         skipped["near"] = "hashes and vectors of the tiles are both needed"
     else:
-        found.append(_near(hashes, features, codes, searched, max_pairs))
+        searched_codes = np.where(searched[:, None], codes, -1)  # a tile in no part is apart from none
+        pairs, is_cut = near_duplicates(hashes, features, searched_codes, max_pairs=max_pairs)
+        found.append(_near(pairs, is_cut))
+        if is_cut and not len(pairs):
+            skipped["near"] = (
+                "too many tiles have nearly the same hash, and none of those compared is one: leave out glass"
+            )
     if pretraining:
         found.append(_seen(items, cohorts, pretraining))
     else:
@@ -200,9 +213,11 @@ def near_duplicates(
 ) -> tuple[np.ndarray, bool]:
     """Pairs of tiles in different parts that are nearly the same picture: few different bits and a high cosine.
 
-    Both are needed: hashes of smooth tissue collide, and vectors of like tissue lie close. Hashes that differ in at
-    most 2 bits agree in at least two of four bands, so pairs that share no two bands are never formed; the result is
-    that of comparing all pairs. Memory grows with `hashes`, `parts` and `max_pairs` alone.
+    Both are needed: hashes of smooth tissue collide, and vectors of like tissue lie close. The result is that of
+    comparing all pairs. Close hashes are found in time linear in N. Many tiles of close hashes are compared by products
+    of unit vectors in float32, and those near `min_cosine` or above it again in float64: time grows with the square of
+    their number until `MOST_WORK` ends the search, which takes the smallest groups first. Memory is linear in
+    `hashes`, `parts` and `max_pairs`, and 100 kB for each of the d numbers of a vector.
 
     Args:
         hashes: (N,) uint64.
@@ -219,17 +234,17 @@ def near_duplicates(
         EvaluationError: a candidate's vector is zero or not finite.
         ValueError: max_hamming beyond 2.
     """
-    if not 0 <= max_hamming <= _BANDS - 2:
+    if not 0 <= max_hamming <= 2:
         raise ValueError(f"max_hamming must be 0, 1 or 2, got {max_hamming}")
     tiles = _Alike.of(np.asarray(hashes, dtype=np.uint64), _part_codes(parts))
-    found, n_found = [np.zeros((0, 2), dtype=np.int64)], 0
-    for first, second in _close(tiles, max_hamming):
-        for pairs in tiles.member_pairs(first, second):
-            is_near = _cosines(features, pairs) >= min_cosine
-            found.append(np.sort(pairs[is_near], axis=1))
-            n_found += int(is_near.sum())
-            if n_found >= max_pairs:
-                return _ascending(np.concatenate(found))[:max_pairs], True
+    found, n_found, work_left = [np.zeros((0, 2), dtype=np.int64)], 0, MOST_WORK
+    for pairs, work in _likely(tiles, features, max_hamming, float(min_cosine)):
+        is_near = _cosines(features, pairs) >= min_cosine
+        found.append(np.sort(pairs[is_near], axis=1))
+        n_found += int(is_near.sum())
+        if n_found >= max_pairs or work_left <= 0:
+            return _ascending(np.concatenate(found))[:max_pairs], True
+        work_left -= work
     return _ascending(np.concatenate(found)), False
 
 
@@ -298,11 +313,7 @@ def _identical(digests: Sequence[str | bytes | None], parts: np.ndarray, searche
     return _grouped("identical", "{n} pictures stand in two parts: {names}", names, codes, is_apart, is_apart)
 
 
-def _near(
-    hashes: np.ndarray, features: np.ndarray, parts: np.ndarray, searched: np.ndarray, max_pairs: int
-) -> Finding | None:
-    codes = np.where(searched[:, None], parts, -1)  # a tile in no part is apart from none
-    pairs, is_cut = near_duplicates(hashes, features, codes, max_pairs=max_pairs)
+def _near(pairs: np.ndarray, is_cut: bool) -> Finding | None:
     if not len(pairs):
         return None
     counted = f"{len(pairs)} or more" if is_cut else str(len(pairs))
@@ -339,19 +350,19 @@ def _grouped(
 
 @dataclass(frozen=True, slots=True)
 class _Alike:
-    """Tiles joined that have the same hash and stand in the same parts: U classes of N tiles.
+    """Tiles sorted by hash, and those of one hash by the parts they stand in: H groups of N' tiles.
 
     Attributes:
-        hashes: (U,) uint64.
-        parts: (U, J) int64.
-        order: (N',) int64 tiles, class by class; those in no part are left out.
-        starts: (U,) int64 first place of each class in `order`.
-        sizes: (U,) int64.
+        hashes: (H,) uint64, distinct and ascending.
+        order: (N',) int64 the tile at each place; those in no part are left out.
+        parts: (N', J) int64 of each place.
+        starts: (H,) int64 first place of each group.
+        sizes: (H,) int64.
     """
 
     hashes: np.ndarray
-    parts: np.ndarray
     order: np.ndarray
+    parts: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
 
@@ -359,44 +370,118 @@ class _Alike:
     def of(cls, hashes: np.ndarray, parts: np.ndarray) -> "_Alike":
         kept = np.flatnonzero((parts >= 0).any(axis=1))
         stands = np.unique(parts[kept], axis=0, return_inverse=True)[1].ravel()
-        by_class = np.lexsort((stands, hashes[kept]))
-        order, stands = kept[by_class], stands[by_class]
-        is_new = np.ones(len(order), dtype=bool)
-        is_new[1:] = (hashes[order][1:] != hashes[order][:-1]) | (stands[1:] != stands[:-1])
-        starts = np.flatnonzero(is_new)
-        return cls(hashes[order[starts]], parts[order[starts]], order, starts, np.diff(starts, append=len(order)))
+        order = kept[np.lexsort((stands, hashes[kept]))]
+        distinct, starts, sizes = np.unique(hashes[order], return_index=True, return_counts=True)
+        return cls(distinct, order, parts[order], starts, sizes)
 
-    def member_pairs(self, first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
-        """(m, 2) tiles: all pairs of a member of `first[k]` and one of `second[k]`, block by block."""
+    def crossed(self, first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
+        """(m, 2) places: all pairs of a member of `first[k]` and one of `second[k]`, block by block."""
         ends = np.cumsum(self.sizes[first] * self.sizes[second])
         for start in range(0, int(ends[-1]) if len(ends) else 0, _PAIRS):
-            place = np.arange(start, min(start + _PAIRS, int(ends[-1])))
-            k = np.searchsorted(ends, place, side="right")
+            number = np.arange(start, min(start + _PAIRS, int(ends[-1])))
+            k = np.searchsorted(ends, number, side="right")
             width = self.sizes[second[k]]
-            one, other = np.divmod(place - ends[k] + self.sizes[first[k]] * width, width)
-            pairs = [self.order[self.starts[first[k]] + one], self.order[self.starts[second[k]] + other]]
-            yield np.stack(pairs, axis=1)
+            one, other = np.divmod(number - ends[k] + self.sizes[first[k]] * width, width)
+            yield np.stack([self.starts[first[k]] + one, self.starts[second[k]] + other], axis=1)
+
+    def apart(self, places: np.ndarray) -> np.ndarray:
+        """(m', 2) tiles: those of (m, 2) ascending places that stand in different parts."""
+        places = places[places[:, 0] < places[:, 1]]  # else a group crossed with itself gives each pair twice
+        one, other = self.parts[places[:, 0]], self.parts[places[:, 1]]
+        return self.order[places[((one != other) & (one >= 0) & (other >= 0)).any(axis=1)]]
+
+    def spans(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n, 2) first and past places of its blocks; (n, J) lowest and highest parts there, beyond all if none."""
+        first, past = int(self.starts[group]), int(self.starts[group] + self.sizes[group])
+        starts, parts = np.arange(first, past, _SIDE), self.parts[first:past]
+        present = np.where(parts >= 0, parts, np.iinfo(np.int64).max)
+        low, high = np.minimum.reduceat(present, starts - first), np.maximum.reduceat(parts, starts - first)
+        return np.stack([starts, np.minimum(starts + _SIDE, past)], axis=1), low, high
+
+    def blocks_apart(self, first: int, second: int) -> Iterator[tuple[int, int, int, int]]:
+        """Blocks of a group and of another or the same that have tiles apart, each pair once: first and past places."""
+        (ones, low, high), (others, low_other, high_other) = self.spans(first), self.spans(second)
+        for i, (start, stop) in enumerate(ones.tolist()):
+            are_there = (high[i] >= 0) & (high_other >= 0)
+            differ = np.minimum(low[i], low_other) < np.maximum(high[i], high_other)
+            is_apart = (are_there & differ).any(axis=1) & (others[:, 1] > start)
+            for other in others[is_apart].tolist():
+                yield start, stop, *other
 
 
-def _close(tiles: _Alike, max_hamming: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of classes that stand apart and whose hashes differ in few bits, each pair once."""
-    width = np.uint64(64 // _BANDS)
-    bands = np.stack([tiles.hashes >> (width * np.uint64(i)) & np.uint64(2**16 - 1) for i in range(_BANDS)], axis=1)
-    choices = list(combinations(range(_BANDS), 2))
-    for number, (a, b) in enumerate(choices):
-        key = bands[:, a] << width | bands[:, b]
-        for first, second in _equal_pairs(key):
-            is_close = _n_different_bits(tiles.hashes[first] ^ tiles.hashes[second]) <= max_hamming
-            first, second = first[is_close], second[is_close]  # noqa: PLW2901 - the same pairs, fewer
-            same = bands[first] == bands[second]
-            is_met = np.zeros(len(first), dtype=bool)  # by an earlier choice of bands
-            for c, d in choices[:number]:
-                is_met |= same[:, c] & same[:, d]
-            one, other = tiles.parts[first], tiles.parts[second]
-            is_apart = ((one != other) & (one >= 0) & (other >= 0)).any(axis=1)
-            kept = is_apart & ~is_met
+def _likely(
+    tiles: _Alike, features: np.ndarray, max_hamming: int, min_cosine: float
+) -> Iterator[tuple[np.ndarray, int]]:
+    """(m, 2) tiles apart, with close hashes, among them all of `min_cosine`; and the work done for them, in products.
+
+    The pairs of large groups come last, the largest at the very end: there are at most 2 N of them, since a hash has
+    2080 neighbours and one of the two groups has `_SIDE` tiles.
+    """
+
+    @lru_cache(maxsize=_KEPT)
+    def units(start: int, stop: int) -> np.ndarray:
+        return _unit_vectors(features, tiles.order[start:stop])
+
+    # Twice the bound on the error of a sum of d products in float32, in any order, and of rounding the vectors.
+    least = min_cosine - (features.shape[1] + 8) * 2.0**-23
+    own, large = np.flatnonzero(tiles.sizes > 1), [np.zeros((0, 2), dtype=np.int64)]
+    for first, second in chain([(own, own)], _close(tiles.hashes, max_hamming)):
+        n_pairs = tiles.sizes[first] * tiles.sizes[second]
+        is_few, is_large = n_pairs < _FEW, n_pairs > _SIDE**2
+        for places in tiles.crossed(first[is_few], second[is_few]):
+            pairs = tiles.apart(places)
+            yield pairs, len(places) + 2 * _READ * len(pairs)
+        large.append(np.stack([first[is_large], second[is_large]], axis=1))
+        for groups in zip(first[~is_few & ~is_large].tolist(), second[~is_few & ~is_large].tolist(), strict=True):
+            for block in tiles.blocks_apart(*groups):
+                yield from _likely_in(tiles, units, block, least)
+    last = np.concatenate(large)
+    for groups in last[np.argsort(tiles.sizes[last].prod(axis=1), kind="stable")].tolist():
+        for block in tiles.blocks_apart(*groups):
+            yield from _likely_in(tiles, units, block, least)
+
+
+def _likely_in(
+    tiles: _Alike, units: Callable[[int, int], np.ndarray], block: tuple[int, int, int, int], least: float
+) -> Iterator[tuple[np.ndarray, int]]:
+    """As `_likely`, of one block of products."""
+    start, stop, start_other, stop_other = block
+    with np.errstate(invalid="ignore"):
+        products = units(start, stop) @ units(start_other, stop_other).T
+    likely = np.flatnonzero(~(products < least))  # NaN is likely
+    work = products.size + _READ * sum(products.shape)
+    for at in range(0, max(1, len(likely)), _PAIRS):
+        one, other = np.divmod(likely[at : at + _PAIRS], products.shape[1])
+        pairs = tiles.apart(np.stack([start + one, start_other + other], axis=1))
+        yield pairs, work + 2 * _READ * len(pairs)
+        work = 0
+
+
+def _unit_vectors(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(m, d) float32 of length 1, NaN where that is beyond float32 or none: the exact cosine decides there."""
+    vectors = np.asarray(features[rows], dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("md,md->m", vectors, vectors)
+        is_plain = (squares > 1e-150) & (squares < 1e150)
+        return (vectors * np.where(is_plain, squares, np.nan)[:, None] ** -0.5).astype(np.float32)
+
+
+def _close(hashes: np.ndarray, max_hamming: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of rows of (H,) distinct hashes that differ in at most `max_hamming` bits, each pair once.
+
+    Hashes equal in all but two bands are at most 256, so that time and memory are linear in H.
+    """
+    width = 64 // _BANDS
+    bands = np.uint64(2**width - 1) << np.arange(0, 64, width, dtype=np.uint64)
+    met = np.uint64(0)  # bands that an earlier choice left free
+    for a, b in combinations(bands, 2) if max_hamming else ():
+        for first, second in _equal_pairs(hashes & ~(a | b)):
+            bits = hashes[first] ^ hashes[second]
+            is_new = ((bits & a != 0) & (bits & b != 0)) | (bits & met == 0)
+            kept = is_new & _has_few_bits(bits, max_hamming)
             if kept.any():
                 yield first[kept], second[kept]
+        met |= a | b
 
 
 def _equal_pairs(key: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -410,15 +495,17 @@ def _equal_pairs(key: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         apart += 1
 
 
-def _n_different_bits(bits: np.ndarray) -> np.ndarray:
-    """(n,) int64 ones of (n,) uint64."""
-    return np.unpackbits(np.ascontiguousarray(bits).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1, dtype=np.int64)
+def _has_few_bits(bits: np.ndarray, most: int) -> np.ndarray:
+    """(n,) bool: whether at most so many of each of (n,) uint64 are set."""
+    for _ in range(most):
+        bits = bits & (bits - np.uint64(1))  # without the lowest; 0 stays 0
+    return bits == 0
 
 
 def _cosines(features: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """(m,) float64 of (m, 2) rows; each is summed over its own values alone, whatever the block."""
     cosines = np.empty(len(pairs))
-    block = max(1, 2**21 // features.shape[1])
+    block = max(1, 2**17 // features.shape[1])  # fits the cache: 2 us a pair of 384 numbers, not 5
     for start in range(0, len(pairs), block):
         rows = pairs[start : start + block]
         one, other = (np.asarray(features[rows[:, side]], dtype=np.float64) for side in (0, 1))
