@@ -34,7 +34,7 @@ _BANDS = 16  # of 4 bits; hashes that differ in 2 bits agree in all but 2 bands,
 _PAIRS = 2**17  # looked at one by one in a block
 _SIDE = 1024  # tiles on either side of a block of products
 _FEW = 64  # pairs of two hashes, below which they are looked at one by one: a block costs as much
-_READ = 128  # products that take the time of reading and scaling a vector
+_READ, _LOOK = 128, 8  # products that take the time of reading a vector, of looking up whether two tiles are apart
 _KEPT = 16  # blocks of scaled vectors kept for reuse
 _TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])")
 
@@ -216,7 +216,7 @@ def near_duplicates(
     Both are needed: hashes of smooth tissue collide, and vectors of like tissue lie close. The result is that of
     comparing all pairs. Close hashes are found in time linear in N. Many tiles of close hashes are compared by products
     of unit vectors in float32, and those near `min_cosine` or above it again in float64: time grows with the square of
-    their number until `MOST_WORK` ends the search, which takes the smallest groups first. Memory is linear in
+    their number until `MOST_WORK` ends the search, which comes to the largest groups last. Memory is linear in
     `hashes`, `parts` and `max_pairs`, and 100 kB for each of the d numbers of a vector.
 
     Args:
@@ -374,15 +374,15 @@ class _Alike:
         distinct, starts, sizes = np.unique(hashes[order], return_index=True, return_counts=True)
         return cls(distinct, order, parts[order], starts, sizes)
 
-    def crossed(self, first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
-        """(m, 2) places: all pairs of a member of `first[k]` and one of `second[k]`, block by block."""
-        ends = np.cumsum(self.sizes[first] * self.sizes[second])
+    def crossed(self, groups: np.ndarray) -> Iterator[np.ndarray]:
+        """(m, 2) places: all pairs of a member of one and of the other of (n, 2) groups, block by block."""
+        (starts, starts_other), (sizes, sizes_other) = self.starts[groups].T, self.sizes[groups].T
+        ends = np.cumsum(sizes * sizes_other)
         for start in range(0, int(ends[-1]) if len(ends) else 0, _PAIRS):
             number = np.arange(start, min(start + _PAIRS, int(ends[-1])))
             k = np.searchsorted(ends, number, side="right")
-            width = self.sizes[second[k]]
-            one, other = np.divmod(number - ends[k] + self.sizes[first[k]] * width, width)
-            yield np.stack([self.starts[first[k]] + one, self.starts[second[k]] + other], axis=1)
+            one, other = np.divmod(number - ends[k] + sizes[k] * sizes_other[k], sizes_other[k])
+            yield np.stack([starts[k] + one, starts_other[k] + other], axis=1)
 
     def apart(self, places: np.ndarray) -> np.ndarray:
         """(m', 2) tiles: those of (m, 2) ascending places that stand in different parts."""
@@ -398,15 +398,16 @@ class _Alike:
         low, high = np.minimum.reduceat(present, starts - first), np.maximum.reduceat(parts, starts - first)
         return np.stack([starts, np.minimum(starts + _SIDE, past)], axis=1), low, high
 
-    def blocks_apart(self, first: int, second: int) -> Iterator[tuple[int, int, int, int]]:
-        """Blocks of a group and of another or the same that have tiles apart, each pair once: first and past places."""
-        (ones, low, high), (others, low_other, high_other) = self.spans(first), self.spans(second)
-        for i, (start, stop) in enumerate(ones.tolist()):
-            are_there = (high[i] >= 0) & (high_other >= 0)
-            differ = np.minimum(low[i], low_other) < np.maximum(high[i], high_other)
-            is_apart = (are_there & differ).any(axis=1) & (others[:, 1] > start)
-            for other in others[is_apart].tolist():
-                yield start, stop, *other
+    def blocks_apart(self, groups: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+        """First and past places of two blocks, one of each of (n, 2) groups, that have tiles apart; each pair once."""
+        for group, group_other in groups.tolist():
+            (ones, low, high), (others, low_other, high_other) = self.spans(group), self.spans(group_other)
+            for i, (start, stop) in enumerate(ones.tolist()):
+                are_there = (high[i] >= 0) & (high_other >= 0)
+                differ = np.minimum(low[i], low_other) < np.maximum(high[i], high_other)
+                is_apart = (are_there & differ).any(axis=1) & (others[:, 1] > start)  # a group with itself: from i on
+                for other in others[is_apart].tolist():
+                    yield start, stop, *other
 
 
 def _likely(
@@ -425,20 +426,18 @@ def _likely(
     # Twice the bound on the error of a sum of d products in float32, in any order, and of rounding the vectors.
     least = min_cosine - (features.shape[1] + 8) * 2.0**-23
     own, large = np.flatnonzero(tiles.sizes > 1), [np.zeros((0, 2), dtype=np.int64)]
-    for first, second in chain([(own, own)], _close(tiles.hashes, max_hamming)):
-        n_pairs = tiles.sizes[first] * tiles.sizes[second]
+    for groups in chain([np.stack([own, own], axis=1)], _close(tiles.hashes, max_hamming)):
+        n_pairs = tiles.sizes[groups].prod(axis=1)
         is_few, is_large = n_pairs < _FEW, n_pairs > _SIDE**2
-        for places in tiles.crossed(first[is_few], second[is_few]):
+        for places in tiles.crossed(groups[is_few]):
             pairs = tiles.apart(places)
-            yield pairs, len(places) + 2 * _READ * len(pairs)
-        large.append(np.stack([first[is_large], second[is_large]], axis=1))
-        for groups in zip(first[~is_few & ~is_large].tolist(), second[~is_few & ~is_large].tolist(), strict=True):
-            for block in tiles.blocks_apart(*groups):
-                yield from _likely_in(tiles, units, block, least)
-    last = np.concatenate(large)
-    for groups in last[np.argsort(tiles.sizes[last].prod(axis=1), kind="stable")].tolist():
-        for block in tiles.blocks_apart(*groups):
+            yield pairs, _LOOK * len(places) + 2 * _READ * len(pairs)
+        for block in tiles.blocks_apart(groups[~is_few & ~is_large]):
             yield from _likely_in(tiles, units, block, least)
+        large.append(groups[is_large])
+    last = np.concatenate(large)
+    for block in tiles.blocks_apart(last[np.argsort(tiles.sizes[last].prod(axis=1), kind="stable")]):
+        yield from _likely_in(tiles, units, block, least)
 
 
 def _likely_in(
@@ -449,11 +448,11 @@ def _likely_in(
     with np.errstate(invalid="ignore"):
         products = units(start, stop) @ units(start_other, stop_other).T
     likely = np.flatnonzero(~(products < least))  # NaN is likely
-    work = products.size + _READ * sum(products.shape)
+    work = products.size + _READ * (sum(products.shape) + _FEW)
     for at in range(0, max(1, len(likely)), _PAIRS):
         one, other = np.divmod(likely[at : at + _PAIRS], products.shape[1])
         pairs = tiles.apart(np.stack([start + one, start_other + other], axis=1))
-        yield pairs, work + 2 * _READ * len(pairs)
+        yield pairs, work + _LOOK * len(one) + 2 * _READ * len(pairs)
         work = 0
 
 
@@ -466,10 +465,10 @@ def _unit_vectors(features: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return (vectors * np.where(is_plain, squares, np.nan)[:, None] ** -0.5).astype(np.float32)
 
 
-def _close(hashes: np.ndarray, max_hamming: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of rows of (H,) distinct hashes that differ in at most `max_hamming` bits, each pair once.
+def _close(hashes: np.ndarray, max_hamming: int) -> Iterator[np.ndarray]:
+    """(m, 2) ascending rows of (H,) distinct hashes that differ in at most `max_hamming` bits, each pair once.
 
-    Hashes equal in all but two bands are at most 256, so that time and memory are linear in H.
+    At most 256 hashes agree in all but two bands, so that time and memory are linear in H, sorting aside.
     """
     width = 64 // _BANDS
     bands = np.uint64(2**width - 1) << np.arange(0, 64, width, dtype=np.uint64)
@@ -480,7 +479,7 @@ def _close(hashes: np.ndarray, max_hamming: int) -> Iterator[tuple[np.ndarray, n
             is_new = ((bits & a != 0) & (bits & b != 0)) | (bits & met == 0)
             kept = is_new & _has_few_bits(bits, max_hamming)
             if kept.any():
-                yield first[kept], second[kept]
+                yield np.stack([first[kept], second[kept]], axis=1)
         met |= a | b
 
 
