@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from histokin.errors import EvaluationError
 from histokin.evaluate.splits import SplitItems, dhash, find_leaks, near_duplicates, stratified_folds
-from histokin.evaluate.splits.leaks import hash_bits, seen_cohorts
+from histokin.evaluate.splits.leaks import _close, hash_bits, seen_cohorts
+
+LEAKS = "histokin.evaluate.splits.leaks."
 
 N = 60
 PARTS = np.repeat([0, 1, 2], 20)  # train, val, test: five patients of two slides of two tiles each
@@ -323,8 +325,116 @@ def test_many_equal_hashes_are_paired_block_by_block(monkeypatch):
     features, parts = rng.normal(1, 0.08, (90, 3)), rng.integers(0, 2, (90, 1))
     expected = all_pairs(hashes, features, parts, 2)
     assert 100 < len(expected) < 90 * 89 / 2
-    monkeypatch.setattr("histokin.evaluate.splits.leaks._PAIRS", 7)
+    monkeypatch.setattr(LEAKS + "_PAIRS", 7)
     assert near_duplicates(hashes, features, parts)[0].tolist() == expected
+
+
+@given(
+    st.integers(0, 2**30),
+    st.integers(2, 50),
+    st.sampled_from([2, 4, 8, 40]),
+    st.integers(0, 2),
+    st.integers(1, 3),
+    st.sampled_from([(1, 1), (1, 3), (4, 2), (64, 1024)]),
+    st.sampled_from([3, 2**17]),
+)
+def test_crowded_hashes_are_compared_as_all_pairs(seed, n, n_free, max_hamming, n_folds, sizes, n_at_once):
+    rng = np.random.default_rng(seed)
+    free = np.uint64(1) << rng.permutation(64)[:n_free].astype(np.uint64)
+    hashes = (rng.random((n, n_free)) < rng.choice([0.05, 0.3])).astype(np.uint64) @ free  # other bands are equal
+    angles = np.arccos(0.99) * rng.integers(0, 3, n) + 1e-9 * rng.permutation(n)  # beside the limit, for float32 at it
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1) * 10.0 ** rng.integers(-3, 4, (n, 1))
+    parts = rng.integers(-1, 3, (n, n_folds))
+    with pytest.MonkeyPatch.context() as patch:  # blocks so small that few tiles make many
+        for name, value in zip(("_FEW", "_SIDE", "_PAIRS"), (*sizes, n_at_once), strict=True):
+            patch.setattr(LEAKS + name, value)
+        pairs, is_cut = near_duplicates(hashes, features, parts, max_hamming=max_hamming)
+    assert pairs.tolist() == all_pairs(hashes, features, parts, max_hamming)
+    assert not is_cut
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_cosines_beyond_the_reach_of_float32_are_decided(dtype):
+    rng = np.random.default_rng(8)
+    n, d = 150, 384
+    one, other = rng.standard_normal((2, n, d))
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    other -= (one * other).sum(axis=1, keepdims=True) * one
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    cosine = 0.99 + rng.choice([-1e-9, 1e-9], n)[:, None]
+    features = np.concatenate([one, cosine * one + np.sqrt(1 - cosine**2) * other]).astype(dtype)
+    pairs, _ = near_duplicates(np.zeros(2 * n, np.uint64), features, np.arange(2 * n) // n)
+    wide = features.astype(np.float64)
+    product, squares = wide[:n] @ wide[n:].T, (wide**2).sum(axis=1)
+    i, j = np.nonzero(product >= 0.99 * np.sqrt(squares[:n, None] * squares[n:]))
+    assert pairs.tolist() == np.stack([i, n + j], axis=1).tolist()
+    assert 0.3 * n < len(pairs) < 0.7 * n
+
+
+@pytest.mark.parametrize(("max_hamming", "n_neighbours"), [(0, 0), (1, 10), (2, 10 + 45)])
+def test_every_pair_of_a_full_cube_of_hashes_is_found_once(max_hamming, n_neighbours):
+    free = np.uint64(1) << np.array([0, 1, 2, 3, 4, 17, 31, 32, 62, 63], dtype=np.uint64)
+    hashes = np.unique((np.arange(2**10)[:, None] >> np.arange(10) & 1).astype(np.uint64) @ free)
+    pairs = [(i, j) for block in _close(hashes, max_hamming) for i, j in block.tolist()]
+    assert len(pairs) == len(set(pairs)) == 2**10 * n_neighbours / 2
+    assert all(i < j and (int(hashes[i]) ^ int(hashes[j])).bit_count() <= max_hamming for i, j in pairs)
+
+
+def test_many_tiles_with_a_flat_half_are_searched():
+    rng = np.random.default_rng(5)
+    n = 60_000  # 1.8e9 pairs agree in two bands of 16 bits
+    hashes, features = rng.integers(0, 2**32, n, dtype=np.uint64), rng.standard_normal((n, 24), dtype=np.float32)
+    hashes[n // 2 : n // 2 + 9] = hashes[:9] ^ np.uint64(1 << 31 | 1)
+    features[n // 2 : n // 2 + 9] = features[:9]
+    pairs, is_cut = near_duplicates(hashes, features, np.arange(n) // (n // 2))
+    assert pairs.tolist() == [[i, n // 2 + i] for i in range(9)]
+    assert not is_cut
+
+
+class Counted:
+    """Vectors that count how many of them are read."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors, self.shape, self.n_read = vectors, vectors.shape, 0
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        self.n_read += len(rows)
+        return self.vectors[rows]
+
+
+def test_unlike_vectors_of_one_hash_are_not_read_pair_by_pair():
+    n = 6_000  # 9e6 pairs
+    features = Counted(np.random.default_rng(6).standard_normal((n, 64), dtype=np.float32))
+    pairs, is_cut = near_duplicates(np.zeros(n, np.uint64), features, np.arange(n) % 2)
+    assert (len(pairs), is_cut) == (0, False)
+    assert features.n_read == n
+
+
+def test_alike_vectors_of_one_hash_are_read_until_there_are_pairs_enough():
+    n = 6_000
+    features = Counted(np.ones((n, 2)))
+    pairs, is_cut = near_duplicates(np.zeros(n, np.uint64), features, np.arange(n) % 2, max_pairs=10)
+    assert (len(pairs), is_cut) == (10, True)
+    assert features.n_read < 3 * 2**17
+
+
+def test_the_search_ends_after_the_work_allowed_and_largest_groups_come_last(monkeypatch):
+    for name, value in {"_FEW": 16, "_SIDE": 4, "MOST_WORK": 40_000}.items():
+        monkeypatch.setattr(LEAKS + name, value)
+    items, looked_at = clean()
+    hashes = np.zeros(N, np.uint64)
+    hashes[[3, 33]] = 2**40 - 1, 2**40 - 2
+    white = looked_at | {"hashes": hashes}
+    report = find_leaks(items, PARTS, **white)
+    assert report.is_clean
+    assert report.skipped["near"].startswith("the search ended early")
+    white["features"][33] = white["features"][3]
+    report = find_leaks(items, PARTS, **white)
+    assert report.finding("near").rows.tolist() == [3, 33]
+    assert report.finding("near").sentence.startswith("1 or more pairs")
+    assert report.skipped == {}
+    monkeypatch.setattr(LEAKS + "MOST_WORK", 2**33)
+    assert find_leaks(items, PARTS, **white).finding("near").sentence.startswith("1 pairs")
 
 
 def test_the_search_ends_at_the_number_of_pairs_asked_for():
@@ -356,12 +466,21 @@ def test_memory_does_not_grow_with_the_number_of_pairs():
     assert peak < 8 * 2**20  # the hashes of those pairs would be 32 MB
 
 
+@pytest.mark.parametrize("n_few", [1, 64])
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_vectors_without_direction_are_refused_by_row(value):
+def test_vectors_without_direction_are_refused_by_row(value, n_few, monkeypatch):
+    monkeypatch.setattr(LEAKS + "_FEW", n_few)
     features = np.ones((4, 2))
     features[2] = value
     with pytest.raises(EvaluationError, match="vectors of rows 2 are zero or not finite"):
         near_duplicates(np.zeros(4, np.uint64), features, np.array([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("n_few", [1, 64])
+def test_a_vector_without_direction_is_let_be_where_it_is_apart_from_none(n_few, monkeypatch):
+    monkeypatch.setattr(LEAKS + "_FEW", n_few)
+    features, parts = np.array([[0.0], [1.0], [1.0]]), np.array([[0, -1], [-1, 0], [-1, 1]])
+    assert near_duplicates(np.zeros(3, np.uint64), features, parts)[0].tolist() == [[1, 2]]
 
 
 def test_a_distance_that_the_bands_cannot_promise_is_refused():

@@ -26,7 +26,7 @@ COSINE = 0.99
 MOST_PAIRS = 100_000
 """Near-duplicate pairs after which the search ends; the finding then says so."""
 MOST_WORK = 2**33
-"""Products of two vectors after which it ends as well: 100 000 tiles of one hash, about a minute at 384 numbers."""
+"""Products of two vectors after which it ends as well: those of 130 000 tiles of one hash, a minute at 384 numbers."""
 _ROWS, _COLUMNS = 8, 9  # of the grey picture that is hashed
 _GREY = (299.0, 587.0, 114.0)  # luma of ITU-R BT.601 in thousandths: whole numbers keep flat tiles exactly flat
 _TILES = 8  # hashed at once: 0.9 ms a tile of 256 px
@@ -131,7 +131,8 @@ def find_leaks(
             everywhere. All are searched if None.
         cohorts: what the data are called, such as TCGA-BRCA; slides with names of TCGA add it by themselves.
         pretraining: names, or a text with names, of what the encoder was trained on (its card's `trained_on`).
-        max_pairs: near-duplicate pairs reported at most.
+        max_pairs: near-duplicate pairs reported at most; the finding says "or more" where the search ended early, and
+            `skipped` says so where none was found by then.
 
     Returns:
         `LeakReport`.
@@ -163,7 +164,7 @@ def find_leaks(
         found.append(_near(pairs, is_cut))
         if is_cut and not len(pairs):
             skipped["near"] = (
-                "too many tiles have nearly the same hash, and none of those compared is one: leave out glass"
+                "the search ended early: too many tiles have nearly one hash; leave out those of no tissue"
             )
     if pretraining:
         found.append(_seen(items, cohorts, pretraining))
@@ -214,10 +215,12 @@ def near_duplicates(
     """Pairs of tiles in different parts that are nearly the same picture: few different bits and a high cosine.
 
     Both are needed: hashes of smooth tissue collide, and vectors of like tissue lie close. The result is that of
-    comparing all pairs. Close hashes are found in time linear in N. Many tiles of close hashes are compared by products
-    of unit vectors in float32, and those near `min_cosine` or above it again in float64: time grows with the square of
-    their number until `MOST_WORK` ends the search, which comes to the largest groups last. Memory is linear in
-    `hashes`, `parts` and `max_pairs`, and 100 kB for each of the d numbers of a vector.
+    comparing all pairs unless the search ends early: at `max_pairs`, or after `MOST_WORK`.
+
+    Time is about linear in N but for many tiles of one hash or of neighbouring ones, whose pairs are all compared: by
+    products of float32 vectors, and those that may reach `min_cosine` in float64. The largest groups come last, so that
+    white tiles take no work from the others. Memory is linear in `hashes`, `parts` and `max_pairs`, and some 100 kB for
+    each of the d numbers of a vector.
 
     Args:
         hashes: (N,) uint64.
