@@ -437,6 +437,14 @@ def test_the_search_ends_after_the_work_allowed_and_largest_groups_come_last(mon
     assert find_leaks(items, PARTS, **white).finding("near").sentence.startswith("1 pairs")
 
 
+@pytest.mark.parametrize(("work", "is_cut"), [(60_000, False), (1_000, True)])
+def test_tiles_compared_one_by_one_are_work_as_well(work, is_cut, monkeypatch):
+    monkeypatch.setattr(LEAKS + "_PAIRS", 30)
+    monkeypatch.setattr(LEAKS + "MOST_WORK", work)
+    hashes, features = np.repeat(np.arange(40, dtype=np.uint64) * 31**7, 3), np.eye(120)
+    assert near_duplicates(hashes, features, np.arange(120) % 3)[1] == is_cut
+
+
 def test_the_search_ends_at_the_number_of_pairs_asked_for():
     hashes, features, parts = np.zeros(40, np.uint64), np.ones((40, 2)), np.arange(40) % 2
     pairs, is_cut = near_duplicates(hashes, features, parts, max_pairs=25)

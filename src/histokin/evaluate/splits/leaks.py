@@ -243,8 +243,9 @@ def near_duplicates(
     found, n_found, work_left = [np.zeros((0, 2), dtype=np.int64)], 0, MOST_WORK
     for pairs, work in _likely(tiles, features, max_hamming, float(min_cosine)):
         is_near = _cosines(features, pairs) >= min_cosine
-        found.append(np.sort(pairs[is_near], axis=1))
-        n_found += int(is_near.sum())
+        if is_near.any():  # a million empty blocks would be memory, too
+            found.append(np.sort(pairs[is_near], axis=1))
+            n_found += int(is_near.sum())
         if n_found >= max_pairs or work_left <= 0:
             return _ascending(np.concatenate(found))[:max_pairs], True
         work_left -= work
@@ -437,7 +438,8 @@ def _likely(
             yield pairs, _LOOK * len(places) + 2 * _READ * len(pairs)
         for block in tiles.blocks_apart(groups[~is_few & ~is_large]):
             yield from _likely_in(tiles, units, block, least)
-        large.append(groups[is_large])
+        if is_large.any():
+            large.append(groups[is_large])
     last = np.concatenate(large)
     for block in tiles.blocks_apart(last[np.argsort(tiles.sizes[last].prod(axis=1), kind="stable")]):
         yield from _likely_in(tiles, units, block, least)
