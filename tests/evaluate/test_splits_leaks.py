@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from histokin.errors import EvaluationError
 from histokin.evaluate.splits import SplitItems, dhash, find_leaks, near_duplicates, stratified_folds
-from histokin.evaluate.splits.leaks import _close, hash_bits, seen_cohorts
+from histokin.evaluate.splits.duplicates import _close, hash_bits
+from histokin.evaluate.splits.leaks import seen_cohorts
 
-LEAKS = "histokin.evaluate.splits.leaks."
+NEAR = "histokin.evaluate.splits.duplicates."
 
 N = 60
 PARTS = np.repeat([0, 1, 2], 20)  # train, val, test: five patients of two slides of two tiles each
@@ -325,7 +326,7 @@ def test_many_equal_hashes_are_paired_block_by_block(monkeypatch):
     features, parts = rng.normal(1, 0.08, (90, 3)), rng.integers(0, 2, (90, 1))
     expected = all_pairs(hashes, features, parts, 2)
     assert 100 < len(expected) < 90 * 89 / 2
-    monkeypatch.setattr(LEAKS + "_PAIRS", 7)
+    monkeypatch.setattr(NEAR + "_PAIRS", 7)
     assert near_duplicates(hashes, features, parts)[0].tolist() == expected
 
 
@@ -347,7 +348,7 @@ def test_crowded_hashes_are_compared_as_all_pairs(seed, n, n_free, max_hamming, 
     parts = rng.integers(-1, 3, (n, n_folds))
     with pytest.MonkeyPatch.context() as patch:  # blocks so small that few tiles make many
         for name, value in zip(("_FEW", "_SIDE", "_PAIRS"), (*sizes, n_at_once), strict=True):
-            patch.setattr(LEAKS + name, value)
+            patch.setattr(NEAR + name, value)
         pairs, is_cut = near_duplicates(hashes, features, parts, max_hamming=max_hamming)
     assert pairs.tolist() == all_pairs(hashes, features, parts, max_hamming)
     assert not is_cut
@@ -420,7 +421,7 @@ def test_alike_vectors_of_one_hash_are_read_until_there_are_pairs_enough():
 
 def test_the_search_ends_after_the_work_allowed_and_largest_groups_come_last(monkeypatch):
     for name, value in {"_FEW": 16, "_SIDE": 4, "MOST_WORK": 40_000}.items():
-        monkeypatch.setattr(LEAKS + name, value)
+        monkeypatch.setattr(NEAR + name, value)
     items, looked_at = clean()
     hashes = np.zeros(N, np.uint64)
     hashes[[3, 33]] = 2**40 - 1, 2**40 - 2
@@ -433,14 +434,14 @@ def test_the_search_ends_after_the_work_allowed_and_largest_groups_come_last(mon
     assert report.finding("near").rows.tolist() == [3, 33]
     assert report.finding("near").sentence.startswith("1 or more pairs")
     assert report.skipped == {}
-    monkeypatch.setattr(LEAKS + "MOST_WORK", 2**33)
+    monkeypatch.setattr(NEAR + "MOST_WORK", 2**33)
     assert find_leaks(items, PARTS, **white).finding("near").sentence.startswith("1 pairs")
 
 
 @pytest.mark.parametrize(("work", "is_cut"), [(60_000, False), (1_000, True)])
 def test_tiles_compared_one_by_one_are_work_as_well(work, is_cut, monkeypatch):
-    monkeypatch.setattr(LEAKS + "_PAIRS", 30)
-    monkeypatch.setattr(LEAKS + "MOST_WORK", work)
+    monkeypatch.setattr(NEAR + "_PAIRS", 30)
+    monkeypatch.setattr(NEAR + "MOST_WORK", work)
     hashes, features = np.repeat(np.arange(40, dtype=np.uint64) * 31**7, 3), np.eye(120)
     assert near_duplicates(hashes, features, np.arange(120) % 3)[1] == is_cut
 
@@ -477,7 +478,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs():
 @pytest.mark.parametrize("n_few", [1, 64])
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
 def test_vectors_without_direction_are_refused_by_row(value, n_few, monkeypatch):
-    monkeypatch.setattr(LEAKS + "_FEW", n_few)
+    monkeypatch.setattr(NEAR + "_FEW", n_few)
     features = np.ones((4, 2))
     features[2] = value
     with pytest.raises(EvaluationError, match="vectors of rows 2 are zero or not finite"):
@@ -486,7 +487,7 @@ def test_vectors_without_direction_are_refused_by_row(value, n_few, monkeypatch)
 
 @pytest.mark.parametrize("n_few", [1, 64])
 def test_a_vector_without_direction_is_let_be_where_it_is_apart_from_none(n_few, monkeypatch):
-    monkeypatch.setattr(LEAKS + "_FEW", n_few)
+    monkeypatch.setattr(NEAR + "_FEW", n_few)
     features, parts = np.array([[0.0], [1.0], [1.0]]), np.array([[0, -1], [-1, 0], [-1, 1]])
     assert near_duplicates(np.zeros(3, np.uint64), features, parts)[0].tolist() == [[1, 2]]
 

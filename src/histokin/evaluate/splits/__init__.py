@@ -9,7 +9,8 @@ from histokin.evaluate.splits.clam import (
     render_clam_descriptor,
     render_clam_split,
 )
-from histokin.evaluate.splits.leaks import Finding, LeakReport, dhash, find_leaks, near_duplicates
+from histokin.evaluate.splits.duplicates import dhash, near_duplicates
+from histokin.evaluate.splits.leaks import Finding, LeakReport, find_leaks
 from histokin.evaluate.splits.making import (
     NestedSplit,
     inner_folds,
