@@ -68,7 +68,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference, with its sign always shown."""
-    text = number(value, digits)
+    is_small = is_number(value) and 0 < abs(value or 0) < 10**-digits
+    text = number(value, digits) if not is_small else f"{value:.{digits}f}".replace("-", "−")  # aligned with the others
     return f"+{text}" if is_number(value) and (value or 0) > 0 else text
 
 

@@ -162,7 +162,7 @@ def limits(measure: ComparedMeasure, metrics: Sequence[str]) -> list[str]:
         for metric in metrics:
             found += [row.values[metric]] if metric in row.values else []
             found += row.minus.get(metric, {}).values()
-    return list(dict.fromkeys(value.note for value in found if value.note))
+    return list(dict.fromkeys(part for value in found if value.note for part in value.note.split("; ")))
 
 
 @dataclass(frozen=True, slots=True)
