@@ -104,7 +104,7 @@ def test_the_error_is_that_of_the_table_and_of_the_one_with_patient_weights(case
     assert table.n.sum() == len(truth)
     assert found == pytest.approx(slow, abs=1e-12)
     clusters = np.arange(len(truth)) % 3
-    weighed = scores.expected_calibration_error(p, truth, clusters, 3, n_bins=n_bins)
+    weighed = scores.ece_statistic(p, truth, clusters, 3, n_bins=n_bins)
     assert found == pytest.approx(weighed(np.ones((1, 3)))[0], abs=1e-12)
 
 

@@ -14,7 +14,7 @@ from histokin.evaluate.probes.outcome import Fold, Outcome, class_task, value_ta
 from histokin.evaluate.probes.scores import (
     chance_levels,
     class_figures,
-    expected_calibration_error,
+    ece_statistic,
     macro_auc,
     probe_scores,
     r_squared,
@@ -208,7 +208,7 @@ def test_calibration_meets_the_golden_figures(f1):
 def test_calibration_meets_the_hand_case():
     case = GOLDEN["calibration_tiny"]
     proba, truth = np.array(case["input"]["p"]), np.array(case["input"]["y"])
-    found = expected_calibration_error(proba, truth, np.zeros(4, int), 1, n_bins=case["input"]["bins"])
+    found = ece_statistic(proba, truth, np.zeros(4, int), 1, n_bins=case["input"]["bins"])
     assert found(np.ones((1, 1)))[0] == pytest.approx(case["expected"]["ece"])
 
 

@@ -1,6 +1,6 @@
 """Whether probabilities mean what they say: calibration errors, Brier scores, reliability, temperature.
 
-Values of one set of rows; `probes.scores` has the same error as a function of patient weights, for its intervals.
+Values of one set of rows; `probes.scores` has the expected error as a function of patient weights, for its intervals.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.probes.scores import ECE_BINS
+from histokin.evaluate.probes.scores import ECE_BINS, ece_statistic
 
 ACE_BINS = 10
 T_LEAST, T_MOST = 0.01, 20.0
@@ -72,10 +72,11 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, n_b
     Raises:
         ValueError: as `reliability`.
     """
-    table = reliability(probabilities, truth, n_bins)
-    held = table.n > 0
-    gaps = np.abs(table.accuracy - table.confidence)
-    return float((table.n[held] * gaps[held]).sum() / table.n.sum())
+    if n_bins < 1:
+        raise ValueError(f"n_bins must be >= 1, got {n_bins}")
+    p, codes = _checked(probabilities, truth)
+    of_all = ece_statistic(p, codes, np.zeros(len(p), dtype=np.int64), 1, n_bins=n_bins)
+    return float(of_all(np.ones((1, 1)))[0])
 
 
 def adaptive_calibration_error(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = ACE_BINS) -> float:

@@ -97,7 +97,7 @@ def wilson_interval(hits: np.ndarray, sizes: np.ndarray, *, cluster: str = "pati
     centre = (theta + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(theta * (1 - theta) / n + z * z / (4 * n * n))
     is_optimistic = n_clusters < _FEW_FOR_WILSON or theta > 0.95
-    note = f"optimistic, {_count(n_clusters, cluster)}" if is_optimistic else ""
+    note = f"optimistic, {count_of(n_clusters, cluster)}" if is_optimistic else ""
     return Interval(max(0.0, centre - half), min(1.0, centre + half), "wilson-deff", note, cluster, n_clusters)
 
 
@@ -148,8 +148,8 @@ def bootstrap_interval(statistic: Statistic, weights: np.ndarray, *, cluster: st
     draws = statistic(weights)
     draws = draws[np.isfinite(draws)]
     if not len(draws) or draws.min() == draws.max():
-        return Interval(np.nan, np.nan, "n/a", f"degenerate, {_count(n_clusters, cluster)}", cluster, n_clusters)
-    note = "" if n_clusters >= _FEW_FOR_WILSON else f"optimistic, {_count(n_clusters, cluster)}"
+        return Interval(np.nan, np.nan, "n/a", f"degenerate, {count_of(n_clusters, cluster)}", cluster, n_clusters)
+    note = "" if n_clusters >= _FEW_FOR_WILSON else f"optimistic, {count_of(n_clusters, cluster)}"
     ends = None
     if n_clusters >= _FEW_FOR_BCA:
         ends = bca_ends(statistic, draws, n_clusters)
@@ -213,7 +213,7 @@ def paired_interval(first: Statistic, second: Statistic, weights: np.ndarray, *,
     if not len(draws):
         return Interval(np.nan, np.nan, "n/a", "degenerate", cluster, n_clusters)
     low, high = percentile_ends(draws)
-    note = "" if n_clusters >= _FEW_FOR_WILSON else f"optimistic, {_count(n_clusters, cluster)}"
+    note = "" if n_clusters >= _FEW_FOR_WILSON else f"optimistic, {count_of(n_clusters, cluster)}"
     return Interval(low, high, "percentile", note, cluster, n_clusters)
 
 
@@ -255,8 +255,9 @@ def _running_max(values: list[float]) -> list[float]:
 
 
 def _none(n_clusters: int, cluster: str) -> Interval:
-    return Interval(np.nan, np.nan, "n/a", _count(n_clusters, cluster), cluster, n_clusters)
+    return Interval(np.nan, np.nan, "n/a", count_of(n_clusters, cluster), cluster, n_clusters)
 
 
-def _count(n: int, cluster: str) -> str:
+def count_of(n: int, cluster: str) -> str:
+    """Such as 1 patient, 9 patients."""
     return f"{n} {cluster}" + ("" if n == 1 else "s")

@@ -1,6 +1,6 @@
 """Who is asked and who may answer: the labelled items of an evaluation, its exclusion rule and its queries."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -161,8 +161,8 @@ def make_task(
     if not len(rows):
         raise EvaluationError("not one item carries a label", _WHERE, "Name a label column that is filled in.")
     kept = items.take(rows)
-    classes, codes = _coded(kept.label)
-    patients = _coded(kept.patient)[1]
+    classes, codes = text_codes(kept.label)
+    patients = text_codes(kept.patient)[1]
     groups = np.arange(len(rows)) if leave_out == "self" else _groups(kept, leave_out)
     queries = sample_queries(kept.patient, max_queries, seed)
     if clusters is None:
@@ -184,7 +184,7 @@ def make_task(
         groups,
         queries,
         patients,
-        _coded(units[queries])[1],
+        text_codes(units[queries])[1],
         cluster,
         leave_out,
         len(items) - len(rows),
@@ -195,7 +195,7 @@ def sample_queries(patients: np.ndarray, max_queries: int, seed: int) -> np.ndar
     """Ascending rows of at most `max_queries` queries, equally many a patient as far as each has them."""
     if len(patients) <= max_queries:
         return np.arange(len(patients))
-    names, codes = _coded(patients)
+    names, codes = text_codes(patients)
     sizes = np.bincount(codes)
     quota = np.zeros(len(sizes), dtype=np.int64)
     left = max_queries
@@ -219,7 +219,7 @@ def _groups(items: Items, leave_out: Literal["patient", "slide", "site"]) -> np.
             _WHERE,
             f"Fill the cohort's {leave_out} column, or choose another --leave-out.",
         )
-    names, codes = _coded(column)
+    names, codes = text_codes(column)
     if len(names) < 2:
         finer = {"site": "patient", "patient": "slide", "slide": "self"}[leave_out]
         caution = (
@@ -234,9 +234,9 @@ def _groups(items: Items, leave_out: Literal["patient", "slide", "site"]) -> np.
     return codes
 
 
-def _coded(values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Sorted texts and int64 codes into them."""
-    names, codes = np.unique(np.array([str(value) for value in values]), return_inverse=True)
+def text_codes(values: Iterable[Any]) -> tuple[list[str], np.ndarray]:
+    """Sorted texts of the values, and their int64 codes into them."""
+    names, codes = np.unique(np.array([str(value) for value in values], dtype=str), return_inverse=True)
     return names.tolist(), codes.astype(np.int64)
 
 

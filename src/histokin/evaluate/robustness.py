@@ -14,7 +14,7 @@ import numpy as np
 from histokin.errors import EvaluationError
 from histokin.evaluate.comparison import Score, score_interval
 from histokin.evaluate.intervals import Interval, patient_weights, ratio
-from histokin.evaluate.items import Items, Task, is_missing, make_task
+from histokin.evaluate.items import Items, Task, is_missing, make_task, text_codes
 from histokin.evaluate.protocol import MAX_QUERIES
 from histokin.evaluate.vectors import nearest_allowed
 from histokin.evaluate.votes import VoteRule, votes
@@ -382,10 +382,10 @@ def _unit(features: np.ndarray) -> np.ndarray:
 
 
 def _coded(column: Column, rows: np.ndarray, word: str) -> np.ndarray:
-    """(n,) int64 codes of some rows of a column."""
-    names, codes = np.unique(np.array([str(column[row]) for row in rows], dtype=str), return_inverse=True)
-    _check_several(names.tolist(), word)
-    return codes.astype(np.int64)
+    """(n,) int64 codes of some rows of a column, refused where they are all of one value."""
+    names, codes = text_codes(column[row] for row in rows)
+    _check_several(names, word)
+    return codes
 
 
 def _check_several(names: Sequence[str], word: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.intervals import FEWEST, Interval
+from histokin.evaluate.intervals import FEWEST, Interval, count_of
 from histokin.evaluate.items import is_missing
 
 Scale = Literal["wald", "logit"]
@@ -146,16 +146,16 @@ class Delong:
 
     def _reason_for_none(self, variance: float, cluster: str) -> str:
         if self._n_units < FEWEST:
-            return _count(self._n_units, cluster)
+            return count_of(self._n_units, cluster)
         if self._n_smaller < 2:
-            return f"{_count(self._n_smaller, cluster)} in the smaller class"
-        return "" if variance > 0 else f"degenerate, {_count(self._n_units, cluster)}"
+            return f"{count_of(self._n_smaller, cluster)} in the smaller class"
+        return "" if variance > 0 else f"degenerate, {count_of(self._n_units, cluster)}"
 
     def _none(self, reason: str, cluster: str) -> Interval:
         return Interval(math.nan, math.nan, "n/a", reason, cluster, self._n_units)
 
     def _note(self, cluster: str) -> str:
-        return f"optimistic, {_count(self._n_smaller, cluster)} in the smaller class"
+        return f"optimistic, {count_of(self._n_smaller, cluster)} in the smaller class"
 
 
 def delong(truth: np.ndarray, scores: np.ndarray) -> Delong:
@@ -206,7 +206,7 @@ def auc_interval_of_patients(
         raise EvaluationError(f"{n_missing} of {len(names)} rows have no patient", _WHERE, "Fill the patient column.")
     if n_patients < len(names):
         raise EvaluationError(
-            f"{len(names)} rows belong to {_count(n_patients, 'patient')}, while DeLong needs independent rows",
+            f"{len(names)} rows belong to {count_of(n_patients, 'patient')}, while DeLong needs independent rows",
             _WHERE,
             "Use the cluster bootstrap over patients, or give each patient one score, such as the mean of its rows.",
         )
@@ -300,7 +300,7 @@ def nadeau_bengio(differences: np.ndarray, n_train: float, n_test: float) -> Cor
     mean = float(values.mean())
     if np.ptp(values) <= 1e-9 * np.abs(values).max():  # alike but for how they were rounded
         is_zero = not values.any()
-        none = Interval(math.nan, math.nan, "n/a", f"degenerate, {_count(n, 'split')}", "split", n)
+        none = Interval(math.nan, math.nan, "n/a", f"degenerate, {count_of(n, 'split')}", "split", n)
         return CorrectedT(mean, none, 0.0 if is_zero else math.nan, 1.0 if is_zero else math.nan, df)
     se = math.sqrt((1 / n + n_test / n_train) * float(values.var(ddof=1)))
     t, half = mean / se, float(stdtrit(df, 0.975)) * se
@@ -344,7 +344,3 @@ def _covariance(placements: np.ndarray) -> np.ndarray:
     centred = placements - placements.mean(axis=1, keepdims=True)
     # Not by BLAS: equal rows must give bitwise equal sums, or their difference would have a variance of rounding.
     return np.einsum("ik,jk->ij", centred, centred) / (n - 1)
-
-
-def _count(n: int, unit: str) -> str:
-    return f"{n} {unit}" + ("" if n == 1 else "s")

@@ -11,7 +11,7 @@ from histokin.artefacts import plain
 from histokin.errors import EvaluationError
 from histokin.evaluate.comparison import Figure, Kind, Row, Score, check_rows, compare_scores, find_figure, mean_scores
 from histokin.evaluate.intervals import N_DRAWS, Statistic, patient_weights
-from histokin.evaluate.items import refuse_missing
+from histokin.evaluate.items import refuse_missing, text_codes
 from histokin.evaluate.spatial_pairs import FAR_UM, N_PAIRS, NEAR_UM, PairLimits, SlidePairs, draw_pairs
 from histokin.evaluate.vectors import check_vectors
 from histokin.progress import Reporter, silent
@@ -289,7 +289,7 @@ def _slide_clusters(pairs: Sequence[SlidePairs], clusters: Sequence[Any] | np.nd
                 f"slide {one.slide} belongs to {len(own)} {word}s", _WHERE, f"Give each slide one {word}."
             )
         names.append(own.pop())
-    return np.unique(np.array(names, dtype=str), return_inverse=True)[1].astype(np.int64)
+    return text_codes(names)[1]
 
 
 def _checked(name: str, features: np.ndarray, n: int) -> np.ndarray:

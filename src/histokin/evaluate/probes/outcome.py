@@ -1,13 +1,13 @@
 """What a probe is asked and what it answers: rows, truth and folds fixed for all encoders; out-of-fold predictions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.items import is_missing
+from histokin.evaluate.items import is_missing, refuse_missing, text_codes
 from histokin.evaluate.probes.folds import Split, outer_folds
 
 _WHERE = "evaluation"
@@ -191,7 +191,7 @@ def class_task(
         ValueError: lengths differ.
     """
     rows = np.flatnonzero([not is_missing(label) for label in labels])
-    classes, codes = _coded(labels, rows)
+    classes, codes = text_codes(labels[row] for row in rows.tolist())
     if len(classes) < 2:
         said = f"all labelled rows are {classes[0]!r}" if classes else "not one row carries a label"
         raise EvaluationError(said, _WHERE, "A probe needs two classes; name a label column that has them.")
@@ -242,7 +242,7 @@ def _task(
     word = split.unit if clusters is None or cluster is None else cluster
     if clusters is not None and cluster is None:
         word = "cluster"
-    names, codes = _coded(_complete(groups, rows, n_all, split.unit), rows)
+    names, codes = text_codes(_complete(groups, rows, n_all, split.unit))
     if len(names) < 2:
         raise EvaluationError(
             f"all labelled rows belong to one {split.unit} ({names[0]}): with it held out nothing is left to fit on",
@@ -254,7 +254,7 @@ def _task(
         _same_length(within, n_all, "within")
         inside = np.full(len(rows), -1, dtype=np.int64)
         is_in = np.array([not is_missing(within[row]) for row in rows])
-        inside[is_in] = _coded(within, rows[is_in])[1]
+        inside[is_in] = text_codes(within[row] for row in rows[is_in])[1]
     return ProbeTask(
         rows=rows,
         truth=truth,
@@ -262,7 +262,7 @@ def _task(
         groups=codes,
         group_names=tuple(names),
         fold=outer_folds(codes, split, truth if classes else None),
-        clusters=_coded(_complete(units, rows, n_all, word), rows)[1],
+        clusters=text_codes(_complete(units, rows, n_all, word))[1],
         cluster=word,
         within=inside,
         split=split,
@@ -270,22 +270,14 @@ def _task(
     )
 
 
-def _complete(column: Any, rows: np.ndarray, n_all: int, word: str) -> Any:
+def _complete(column: Any, rows: np.ndarray, n_all: int, word: str) -> list[Any]:
+    """The values of some rows, none of them missing."""
     _same_length(column, n_all, word)
-    n_missing = sum(is_missing(column[row]) for row in rows)
-    if n_missing:
-        raise EvaluationError(
-            f"{n_missing} of {len(rows)} labelled rows have no {word}", _WHERE, f"Fill the {word} column."
-        )
-    return column
+    values = [column[row] for row in rows]
+    refuse_missing(values, word, "labelled rows")
+    return values
 
 
 def _same_length(column: Any, n_all: int, word: str) -> None:
     if len(column) != n_all:
         raise ValueError(f"the {word} column has {len(column)} rows for {n_all} labels")
-
-
-def _coded(column: Any, rows: Iterable[int]) -> tuple[list[str], np.ndarray]:
-    """Sorted texts and int64 codes into them, of some rows."""
-    names, codes = np.unique(np.array([str(column[row]) for row in rows], dtype=str), return_inverse=True)
-    return names.tolist(), codes.astype(np.int64)

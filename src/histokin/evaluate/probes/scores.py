@@ -108,7 +108,7 @@ def _class_scores(task: ProbeTask, outcome: Outcome) -> tuple[Score, ...]:
     return (
         *ranking,
         Score("nll", ratio(nll, sizes), nll / n_rows),
-        Score("ece", expected_calibration_error(proba, truth, clusters, task.n_clusters)),
+        Score("ece", ece_statistic(proba, truth, clusters, task.n_clusters)),
     )
 
 
@@ -165,7 +165,7 @@ def _area(score: np.ndarray, is_own: np.ndarray, clusters: np.ndarray, n_cluster
     return value
 
 
-def expected_calibration_error(
+def ece_statistic(
     probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, n_clusters: int, *, n_bins: int = ECE_BINS
 ) -> Statistic:
     """Mean gap between how sure and how right: sum over bins of the bin's share times |share right - mean probability|.

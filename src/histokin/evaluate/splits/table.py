@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.items import Items, is_missing
+from histokin.evaluate.items import Items, is_missing, text_codes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -375,10 +375,8 @@ class SplitTable:
 
 def coded(values: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
     """Sorted names and (N,) int64 codes into them; -1 for "" (unknown)."""
-    names, codes = np.unique(_texts(values), return_inverse=True)
-    if len(names) and names[0] == "":
-        return names[1:].tolist(), codes.astype(np.int64) - 1
-    return names.tolist(), codes.astype(np.int64)
+    names, codes = text_codes(_texts(values))
+    return (names[1:], codes - 1) if names and names[0] == "" else (names, codes)
 
 
 def ordered_classes(labels: Sequence[str] | np.ndarray) -> list[str]:
