@@ -114,3 +114,9 @@ def test_wilson_covers_where_tiles_are_no_evidence():
         covered += interval.low <= 0.7 <= interval.high
     share = covered / 300
     assert share > 0.93 - 3 * np.sqrt(0.93 * 0.07 / 300)
+
+
+def test_a_bootstrap_of_fewer_than_forty_patients_is_called_optimistic():
+    for n, note in ((39, "optimistic, 39 patients"), (40, "")):
+        hits, sizes = np.random.default_rng(n).binomial(30, 0.7, n), np.full(n, 30)
+        assert bootstrap_interval(ratio(hits, sizes), patient_weights(n)).note == note
