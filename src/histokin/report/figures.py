@@ -136,9 +136,7 @@ def line_chart(
     y_scale = Scale(y_low, y_high, SIDE, 0)
 
     grid = ticks(y_low, y_high)
-    marks = Markup("").join(
-        tag("line", x1=0, x2=SIDE, y1=place(y_scale(t)), y2=place(y_scale(t)), class_="grid") for t in grid
-    )
+    marks = grid_lines(grid, y_scale)
     if ceiling:
         y = place(y_scale(ceiling[0]))
         marks += tag("line", x1=0, x2=SIDE, y1=y, y2=y, class_="ceiling")
@@ -152,15 +150,8 @@ def line_chart(
 
     first, last = points[0], points[-1]
     words = f"{title}: {wording.number(first[1])} at step {first[0]:g}, {wording.number(last[1])} at step {last[0]:g}"
-    svg = tag(
-        "svg",
-        tag("title", words) + marks,
-        viewBox=f"0 0 {SIDE} {SIDE}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=words,
-    )
-    labels = Markup("").join(tag("span", tick_label(t), style=f"top:{place(y_scale(t) / SIDE * 100)}%") for t in grid)
+    svg = drawing(words, marks)
+    labels = value_labels(grid, y_scale)
     # The last ticks would stick out of the box or overlap on a phone: the two ends are enough, with a middle if round.
     steps = [first[0], last[0]] if last[0] > first[0] else [first[0]]
     below = Markup("").join(tag("span", tick_label(t)) for t in steps)
@@ -173,6 +164,30 @@ def line_chart(
     plot = tag("div", labels, class_="y-axis", aria_hidden="true") + tag("div", svg, class_="plot", data_points=readout)
     below = tag("div", below, class_="x-axis", aria_hidden="true")
     return tag("figure", tag("figcaption", caption) + plot + below, class_=f"chart {style}".strip())
+
+
+def grid_lines(values: Sequence[float], y_scale: Scale) -> Markup:
+    """A line across the drawing at each value."""
+    places = [place(y_scale(value)) for value in values]
+    return Markup("").join(tag("line", x1=0, x2=SIDE, y1=y, y2=y, class_="grid") for y in places)
+
+
+def value_labels(values: Sequence[float], y_scale: Scale) -> Markup:
+    """The values beside their lines; they stay texts of the page, which the drawing would stretch."""
+    tops = [place(y_scale(value) / SIDE * 100) for value in values]
+    return Markup("").join(tag("span", tick_label(v), style=f"top:{top}%") for v, top in zip(values, tops, strict=True))
+
+
+def drawing(words: str, marks: Markup) -> Markup:
+    """Marks as one drawing that fills its frame, described in words."""
+    return tag(
+        "svg",
+        tag("title", words) + marks,
+        viewBox=f"0 0 {SIDE} {SIDE}",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label=words,
+    )
 
 
 def polyline(points: list[tuple[float, float]], x_scale: Scale, y_scale: Scale, style: str) -> Markup:

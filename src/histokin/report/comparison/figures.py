@@ -9,7 +9,18 @@ from markupsafe import Markup
 
 from histokin.report import palette, wording
 from histokin.report.document import Value
-from histokin.report.figures import SIDE, Scale, place, polyline, tag, tick_label, ticks
+from histokin.report.figures import (
+    SIDE,
+    Scale,
+    drawing,
+    grid_lines,
+    place,
+    polyline,
+    tag,
+    tick_label,
+    ticks,
+    value_labels,
+)
 
 Points = list[tuple[float, float]]
 _LOG_FROM = 3.0  # an axis whose ends differ by more than this factor is logarithmic
@@ -37,9 +48,7 @@ def shared_chart(
     """
     x_scale, y_scale = Scale(*steps, 0, SIDE), Scale(*span, SIDE, 0)
     grid = ticks(*span)
-    marks = Markup("").join(
-        tag("line", x1=0, x2=SIDE, y1=place(y_scale(t)), y2=place(y_scale(t)), class_="grid") for t in grid
-    )
+    marks = grid_lines(grid, y_scale)
     for points in others:
         marks += _curve(points, x_scale, y_scale, "curve other")
     marks += _curve(own, x_scale, y_scale, "curve")
@@ -47,15 +56,8 @@ def shared_chart(
     words = (
         f"{title}: {wording.number(own[0][1])} at step {own[0][0]:g}, {last} at step {own[-1][0]:g}" if own else title
     )
-    svg = tag(
-        "svg",
-        tag("title", words) + marks,
-        viewBox=f"0 0 {SIDE} {SIDE}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=words,
-    )
-    labels = Markup("").join(tag("span", tick_label(t), style=f"top:{place(y_scale(t) / SIDE * 100)}%") for t in grid)
+    svg = drawing(words, marks)
+    labels = value_labels(grid, y_scale)
     below = Markup("").join(tag("span", tick_label(t)) for t in dict.fromkeys(steps))
     return _framed(title, last, labels, svg, below)
 
