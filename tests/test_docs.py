@@ -1,6 +1,7 @@
 """The docs name what there is: every command, error code, slide state, method and recipe key; what they show runs."""
 
 import importlib
+import json
 import pkgutil
 import re
 import shlex
@@ -18,7 +19,8 @@ from histokin.cohort.states import State
 from histokin.errors import HistokinError
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROTOCOL_PAGES = sorted((ROOT / "docs/evaluation").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *PROTOCOL_PAGES]
 
 
 def _errors() -> set[type[HistokinError]]:
@@ -227,6 +229,39 @@ def test_the_snippet_for_failed_steps_meets_one_again(tmp_path: Path, monkeypatc
     (snippet,) = _blocks("docs/training.md", "python")
     with pytest.raises(TrainingError, match="loss became nan"):
         exec(snippet, {})
+
+
+@pytest.mark.parametrize("page", PROTOCOL_PAGES, ids=lambda page: page.stem)
+def test_the_snippets_of_the_pages_on_evaluation_run_and_print(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for snippet in _blocks(f"docs/evaluation/{page.name}", "python"):
+        exec(snippet, {})
+        assert capsys.readouterr().out.strip(), snippet
+
+
+def test_every_page_on_evaluation_is_linked_by_the_overview() -> None:
+    linked = re.findall(r"\]\(evaluation/([\w-]+)\.md", (ROOT / "docs/evaluation.md").read_text())
+    assert {page.stem for page in PROTOCOL_PAGES} <= set(linked)
+
+
+def test_every_protocol_stands_in_the_overview_with_its_page_and_a_command_line() -> None:
+    from histokin.pipeline.evaluation.protocols import PROTOCOLS
+
+    rows = re.findall(r"^\| \[(`.+`)\]\((.+?\.md)[#)]", (ROOT / "docs/evaluation.md").read_text(), re.MULTILINE)
+    page_of = {name: page for names, page in rows for name in re.findall(r"`([\w-]+)`", names)}
+    assert sorted(page_of) == sorted(PROTOCOLS)
+    for name, page in page_of.items():
+        shown = re.findall(r"--protocol (\S+)", (ROOT / "docs" / page).read_text())
+        assert name in {one for names in shown for one in names.split(",")}, f"{page}: {name}"
+
+
+def test_the_coverage_of_intervals_in_the_docs_is_that_of_the_benchmark() -> None:
+    text = (ROOT / "docs/evaluation/statistics.md").read_text()
+    measured: dict[str, list[float]] = {}
+    for cell in json.loads((ROOT / "benchmarks/results/coverage.json").read_text())["found"]:
+        measured.setdefault(cell["interval"], []).append(cell["coverage"])
+    for name, values in measured.items():
+        (row,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", text, re.MULTILINE)
+        assert [float(cell) for cell in row.split("|") if cell.strip()] == [float(f"{value:.2f}") for value in values]
 
 
 def _blocks(page: str, language: str) -> list[str]:

@@ -221,3 +221,8 @@ class MeanColour:
     def embed(self, tiles: np.ndarray) -> np.ndarray:
         self.n_tiles += len(tiles)
         return self.transform(tiles.mean(axis=(1, 2)).astype(np.float32))
+
+
+def chapter_of(found: Mapping, protocol: str, level: str) -> dict:
+    """One chapter of an evaluation.json."""
+    return next(c for c in found["chapters"] if (c["protocol"], c["level"]) == (protocol, level))

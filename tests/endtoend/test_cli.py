@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from program import ENVIRONMENT, histokin, leftovers, tree
+from worlds import chapter_of
 
 HEAVY = ("torch", "numpy", "pandas", "pydantic", "h5py", "PIL", "cv2", "pyarrow")
 
@@ -40,16 +41,20 @@ def test_running_again_does_nothing_and_says_the_same(finished) -> None:
 
 def test_every_number_has_interval_chance_prevalence_and_floors(finished) -> None:
     found = json.loads(next(finished.work.glob("evaluation/*/evaluation.json")).read_text())
-    rows = {r["name"] for r in found["tile"]["results"]}
+    chapter = chapter_of(found, "retrieval", "tile")
+    measure = chapter["measures"][0]
+    rows = {row["name"] for row in measure["rows"]}
     assert {"colour", "histogram", "texture", "random"} < rows
-    for result in found["tile"]["results"]:
-        assert result["leave_out"] == "patient"
-        assert result["n_patients"] == 6
-        assert 0 <= result["chance"] <= 1
-        assert abs(sum(result["prevalence"].values()) - 1) < 1e-9
-        assert {"low", "high", "method"} <= result["interval"].keys()
-    assert found["tile"]["protocol"]["vote"] == "rank"
-    assert "at chance" in found["controls"][0]
+    assert measure["protocol"]["leave_out"] == found["leave_out"] == "patient"
+    assert measure["protocol"]["vote"] == "rank"
+    assert chapter["counts"]["patients"] == 6
+    assert abs(sum(chapter["prevalence"].values()) - 1) < 1e-9
+    for row in measure["rows"]:
+        for metric, value in row["values"].items():
+            assert 0 <= measure["chance"][metric] <= 1
+            assert value["low"] <= value["value"] <= value["high"]
+    assert "at chance" in chapter["controls"][0]
+    assert chapter_of(found, "slides", "slide")["counts"]["queries"] == 6
 
 
 def test_the_single_stages_give_what_run_gives(finished, tmp_path: Path) -> None:

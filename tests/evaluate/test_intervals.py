@@ -6,9 +6,11 @@ import pytest
 from histokin.evaluate.intervals import (
     bca_ends,
     bootstrap_interval,
+    class_strata,
     cluster_robust_se,
     design_effect,
     holm,
+    mean_of_classes,
     paired_interval,
     patient_weights,
     percentile_ends,
@@ -17,6 +19,7 @@ from histokin.evaluate.intervals import (
     weights_of,
     wilson_interval,
 )
+from histokin.streams import stream
 
 
 @pytest.fixture
@@ -120,3 +123,57 @@ def test_a_bootstrap_of_fewer_than_forty_patients_is_called_optimistic():
     for n, note in ((39, "optimistic, 39 patients"), (40, "")):
         hits, sizes = np.random.default_rng(n).binomial(30, 0.7, n), np.full(n, 30)
         assert bootstrap_interval(ratio(hits, sizes), patient_weights(n)).note == note
+
+
+def test_draws_from_all_patients_are_those_of_their_named_stream():
+    drawn = stream(4, "patient-bootstrap", 7).integers(0, 7, (50, 7))
+    assert (patient_weights(7, n_draws=50, seed=4) == [np.bincount(one, minlength=7) for one in drawn]).all()
+
+
+def test_every_draw_weighs_every_stratum_alike_and_prefers_no_patient():
+    strata = np.array([0, 3, 0, 1, 1, 0, 1, 0, 1, 1])
+    weights = patient_weights(10, strata=strata)
+    for stratum, size in ((0, 4), (1, 5), (3, 1)):
+        own = weights[:, strata == stratum]
+        assert own.sum(axis=1) == pytest.approx(np.full(len(weights), size))
+        # A patient counts n / (n - 1) times a binomial(n - 1, 1 / n) number: mean 1 and variance 1.
+        assert (np.abs(own.mean(axis=0) - 1) <= 4 / np.sqrt(len(weights))).all()
+        assert own.var(axis=0) == pytest.approx(np.full(size, 1.0 if size > 1 else 0.0), abs=0.15)
+    assert (weights == patient_weights(10, strata=strata)).all()
+    assert (weights != patient_weights(10, strata=strata, seed=1)).any()
+    with pytest.raises(ValueError, match=r"need a stratum for each of 10 patients, got \(9,\)"):
+        patient_weights(10, strata=strata[1:])
+
+
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_a_mean_drawn_within_its_stratum_varies_by_its_own_variance(size):
+    values = np.random.default_rng(size).normal(size=size)
+    draws = patient_weights(2 * size, strata=np.repeat([0, 1], size))[:, :size] @ values / size
+    assert draws.var() == pytest.approx(values.var(ddof=1) / size, rel=4 * np.sqrt(2 / 2000))
+
+
+def test_patients_are_drawn_within_classes_where_each_has_one_and_some_class_has_two():
+    one_each = np.array([[3, 0, 0], [0, 2, 0], [1, 0, 0], [0, 0, 9]])
+    assert class_strata(one_each).tolist() == [0, 1, 0, 2]
+    assert class_strata(one_each + np.eye(3, dtype=int)[1]) is None
+    assert class_strata(np.eye(5)) is None  # nothing would vary
+
+
+def test_intervals_within_classes_cover_no_less_often_and_no_draw_is_lost():
+    # 20 patients, 5 of the rare class, rates of their own from beta(2.1, 0.9): mean recall .7.
+    rng = np.random.default_rng(3)
+    classes = np.arange(20) % 4 == 0
+    sizes = 30.0 * np.column_stack([~classes, classes])
+    pooled, within = patient_weights(20, n_draws=500), patient_weights(20, n_draws=500, strata=classes.astype(int))
+    assert np.isnan(mean_of_classes(sizes, sizes)(pooled)).any()
+    covered = []
+    for _ in range(200):
+        hits = rng.binomial(30, rng.beta(2.1, 0.9, 20))[:, None] * (sizes > 0)
+        statistic = mean_of_classes(hits, sizes)
+        assert np.isfinite(statistic(within)).all()
+        intervals = [bootstrap_interval(statistic, weights) for weights in (pooled, within)]
+        covered.append([one.low <= 0.7 <= one.high for one in intervals])
+    before, after = np.mean(covered, axis=0)
+    n_apart = sum(one != other for one, other in covered)
+    assert after >= before - 2 * np.sqrt(n_apart) / 200  # McNemar's error of the difference
+    assert after > 0.91 - 3 * np.sqrt(0.91 * 0.09 / 200)

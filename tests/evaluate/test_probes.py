@@ -22,6 +22,8 @@ from histokin.evaluate import (
     linear_probe,
     ridge_probe,
 )
+from histokin.evaluate.comparison import score_interval
+from histokin.evaluate.intervals import patient_weights
 from histokin.evaluate.probes.linear import C_GRID, fit, logistic, probabilities
 from histokin.evaluate.probes.outcome import Part, class_task
 from histokin.evaluate.probes.ridge import ALPHAS, _path
@@ -335,6 +337,57 @@ def test_intervals_resample_the_clusters_given():
     assert (interval.cluster, interval.n_clusters) == ("block", 12)
     alone = linear_probe(x, label, patient, probe=LinearProbe(c=1.0)).figure("balanced_accuracy").interval
     assert str(alone) == "n/a (4 patients)"
+
+
+def constant_world(classes, n_each=6, seed=0):
+    """Patients of one class each."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(len(classes)), n_each)
+    label = np.array(classes)[patient]
+    return rng.normal(size=(len(patient), 4)) + 0.5 * label[:, None], label, [f"p{one:02d}" for one in patient]
+
+
+def test_patients_of_one_class_each_are_resampled_within_classes_for_figures_and_differences():
+    x, label, patient = constant_world([0] * 9 + [1] * 3)
+    probed = compare_probes({"e": x, "half": x[:, :2]}, label, patient, probe=NeighbourProbe(k=5))
+    assert probed.protocol["resampled"] == "patients within classes"
+    weights = patient_weights(12, strata=np.array([0] * 9 + [1] * 3))
+    drawn = []
+    for name in ("e", "half"):
+        predicted = probed.outcomes[name][0].predicted
+        hits = np.array([(predicted == label)[6 * p : 6 * p + 6].mean() for p in range(12)])
+        drawn.append(((weights * hits)[:, :9].sum(axis=1) / 9 + (weights * hits)[:, 9:].sum(axis=1) / 3) / 2)
+    delta = probed.figure("balanced_accuracy", "half").delta
+    expected = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
+    assert (delta.interval.low, delta.interval.high) == pytest.approx(tuple(expected))
+    again = next(f for f in probed.against("half") if (f.name, f.metric) == ("e", "balanced_accuracy"))
+    assert (again.delta.interval.low, again.delta.interval.high) == pytest.approx((-expected[1], -expected[0]))
+    # Of 12 patients drawn from all, (9/12)^12 = 3 % lack the class of three.
+    assert not any("draws left out" in figure.interval.note for figure in probed.figures)
+
+
+def test_patients_of_several_classes_are_resampled_as_they_are():
+    x, label, patient = world(n_patients=6)
+    probed = knn_probe(x, label, patient)
+    assert probed.protocol["resampled"] == "patients"
+    (score,) = (one for one in probed.scored[0].scores if one.metric == "macro_f1")
+    assert probed.figure("macro_f1").interval == score_interval(score, patient_weights(6), cluster="patient")
+    assert ridge_probe(x, x[:, 0], patient).protocol["resampled"] == "patients"
+    blocks = [f"{p}{one}" for p, one in zip(patient, label, strict=True)]
+    finer = knn_probe(x, label, patient, clusters=blocks, cluster="block")
+    assert finer.protocol["resampled"] == "blocks within classes"
+
+
+def test_a_class_of_a_single_patient_never_varies_and_this_is_told():
+    x, label, patient = constant_world([0, 0, 0, 1, 1, 1, 2])
+    probed = knn_probe(x, label, patient)
+    assert (
+        "A single patient has 2: drawn within its class it never varies, so bootstrap intervals are too narrow."
+        in probed.warnings
+    )
+    assert not any("single patient" in said for said in knn_probe(x[:36], label[:36], patient[:36]).warnings)
+    alone = knn_probe(*constant_world([0, 1, 2, 3, 4]))
+    assert alone.protocol["resampled"] == "patients"
 
 
 def test_rows_without_a_target_are_set_aside_and_counted():

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.neighbors import NearestCentroid
 
 from histokin.errors import EvaluationError, StoreError
+from histokin.evaluate.intervals import bootstrap_interval, mean_of_classes, patient_weights
 from histokin.evaluate.probes.episodes import draw_episodes, labelled_rows
 from histokin.evaluate.probes.few_shot import _answers, few_shot, simple_shot
 from histokin.evaluate.probes.folds import Split
@@ -196,6 +197,24 @@ def test_patients_interval_pools_each_patients_mean_over_the_episodes_that_asked
     assert (balanced.interval.n_clusters, balanced.interval.method) == (24, "bca")
     for figure in (accuracy, balanced):
         assert figure.interval.low < figure.value < figure.interval.high
+
+
+def test_patients_of_one_class_each_are_resampled_within_classes():
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(12), 5)
+    label = (patient >= 8).astype(int)
+    x = rng.normal(size=(60, 4)) + label[:, None]
+    found = few_shot(x, label, [f"p{one:02d}" for one in patient], shots=(2,), n_episodes=30)
+    assert found.protocol["resampled"] == "patients within classes"
+    task, rows = coded(label, [f"p{one:02d}" for one in patient])
+    episodes = draw_episodes(rows.truth, rows.patients, task.classes, wanted=2, n_episodes=30)
+    answers = _answers(x, rows, episodes, (2,), 2)
+    weights = patient_weights(12, strata=np.repeat([0, 1], [8, 4]))
+    value = mean_of_classes(answers.hits, answers.sizes)
+    assert found.intervals[0].interval == bootstrap_interval(value, weights)
+    assert found.intervals[0].interval.method == "bca"
+    both = few_shot(*world(n_patients=8)[:3], shots=(1,), n_episodes=5)
+    assert both.protocol["resampled"] == "patients"
 
 
 def test_several_encoders_are_compared_on_the_same_episodes():

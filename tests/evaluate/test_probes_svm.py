@@ -62,6 +62,41 @@ def test_margins_are_scikit_learns(kernel, n_classes, is_balanced):
     assert not said.is_probability
 
 
+@pytest.mark.parametrize("n_classes", [2, 3, 5])
+@pytest.mark.parametrize("is_balanced", [True, False])
+def test_a_pairwise_linear_machine_is_libsvms(n_classes, is_balanced):
+    train, test, _ = world(n_classes=n_classes, width=8)
+    said = SVMProbe(c=1.0, is_balanced=is_balanced, is_pairwise=True).predict(train, test)
+    model = SVC(C=1, kernel="linear", class_weight="balanced" if is_balanced else None, tol=1e-6)
+    expected = model.fit(train.x, train.truth).decision_function(test)
+    expected = np.column_stack([-expected, expected]) if n_classes == 2 else expected
+    differs = np.abs(said.values - expected).max(axis=1) > 0.01
+    assert differs.sum() <= 1  # solved to .001, a row on the border of two classes may give its vote to the other
+    assert said.gamma is None
+    apart = SVMProbe(c=1.0, is_balanced=is_balanced).predict(train, test)
+    assert said.values != pytest.approx(apart.values, abs=0.1)
+
+
+def test_automatic_gamma_is_the_training_parts_own_and_is_not_chosen():
+    train, test, _ = world()
+    moved = Part(3 * train.x, train.truth, train.groups, 3, 3)
+    for part, variance in ((train, 1), (moved, 9)):
+        said = SVMProbe(kernel="rbf", c=1.0, gamma="scale").predict(part, test)
+        assert said.gamma == pytest.approx(1 / (5 * variance))
+        assert (said.setting, said.is_at_edge, said.is_unchosen) == (1.0, False, False)
+    assert len(SVMProbe(kernel="rbf", gamma="scale")._grid()) == 3
+
+
+def test_pairs_make_no_difference_to_an_rbf_machine(monkeypatch):
+    train, test, _ = world()
+    for most in (svm.MOST_EXACT, 50):
+        monkeypatch.setattr(svm, "MOST_EXACT", most)
+        first, second = (
+            SVMProbe(kernel="rbf", c=1.0, gamma=0.1, is_pairwise=pairs).predict(train, test) for pairs in (False, True)
+        )
+        assert (first.values == second.values).all()
+
+
 def test_more_dimensions_than_rows_are_fitted_too():
     train, test, truth = world(width=300, signal=4.0)
     said = SVMProbe(c=1.0).predict(train, test)
@@ -273,6 +308,8 @@ def test_the_word_tells_the_kernel():
         ({"kernel": "poly"}, "kernel must be linear or rbf"),
         ({"c": 0.0}, "C and gamma must be > 0"),
         ({"kernel": "rbf", "gamma": -1.0}, "C and gamma must be > 0"),
+        ({"kernel": "rbf", "gamma": "auto"}, "got None and auto"),
+        ({"gamma": "scale"}, "has no gamma"),
         ({"gamma": 1.0}, "has no gamma"),
     ],
 )

@@ -11,17 +11,6 @@ from hypothesis import strategies as st
 from histokin.errors import EvaluationError
 from histokin.evaluate.significance import Delong, auc, auc_interval_of_patients, delong, mcnemar, nadeau_bengio
 
-# Reference, section 5: cases delong, mcnemar and nadeau_bengio, each agreed upon by two implementations.
-DELONG = {
-    "aucs": [0.88995215311, 0.875],
-    "covariance": [[0.00163082171707, 0.000962260405726], [0.000962260405726, 0.00198431450792]],
-    "z": 0.363648100573,
-    "p": 0.716120803284,
-    "wald": (0.810802077494, 0.969102228726),
-    "logit": (0.782803921403, 0.94776843521),
-}
-FOLD_DIFFERENCES = [0.02, 0.05, -0.01, 0.03, 0.04, 0.01, 0.0, 0.06, 0.02, 0.03]
-
 
 def exactly(expected):
     return pytest.approx(expected, rel=1e-9, abs=1e-9)
@@ -53,32 +42,36 @@ def binormal(rng, n_positive, n_negative, true_auc):
     return truth, rng.normal(size=len(truth)) + math.sqrt(2) * ndtri(true_auc) * truth
 
 
-def test_delong_meets_the_golden_figures(f1):
+def test_delong_meets_the_golden_figures(f1, golden):
+    case, expected = golden["delong"]["input"], golden["delong"]["expected"]
     generator = sys.modules[type(f1).__module__]  # conftest's, which no test can import by name
     uniform, gaussian = generator.uniform, generator.gaussian
     truth = np.array([uniform(41, i) < 0.4 for i in range(60)])
     first = np.array([round(gaussian(42, i) + 1.2 * truth[i], 1) for i in range(60)])
     second = np.array([round(0.6 * first[i] + 0.8 * gaussian(43, i) + 0.3 * truth[i], 1) for i in range(60)])
+    assert (truth.astype(int).tolist(), first.tolist(), second.tolist()) == (case["y"], case["s1"], case["s2"])
     found = delong(truth, np.stack([first, second]))
-    assert found.aucs == exactly(DELONG["aucs"])
-    assert found.covariance == exactly(np.array(DELONG["covariance"]))
+    assert found.aucs == exactly(expected["auc"])
+    assert found.covariance == exactly(np.array(expected["cov"]))
     difference = found.difference(0, 1)
-    assert (difference.z, difference.p) == exactly((DELONG["z"], DELONG["p"]))
-    half = 1.959963984540054 * difference.difference / difference.z
-    assert (difference.interval.low, difference.interval.high) == exactly((0.01495215311 - half, 0.01495215311 + half))
+    assert (difference.z, difference.p) == exactly((expected["z"], expected["p"]))
+    lead = expected["auc"][0] - expected["auc"][1]
+    half = 1.959963984540054 * lead / expected["z"]
+    assert (difference.interval.low, difference.interval.high) == exactly((lead - half, lead + half))
     for scale in ("wald", "logit"):
         interval = found.interval(0, scale, cluster="slide")
-        assert (interval.low, interval.high) == exactly(DELONG[scale])
+        assert [interval.low, interval.high] == exactly(expected[f"ci1_{scale}"])
         assert (interval.cluster, interval.n_clusters) == ("slide", 60)
     assert found.interval(0, "wald").method == "delong"
     assert found.interval(0).method == "delong-logit"
 
 
-def test_delong_meets_the_hand_case():
+def test_delong_meets_the_hand_case(golden):
     # Placements (1, 1, .5) and (2/3, 1).
-    found = delong(np.array([1, 1, 1, 0, 0]), np.array([[0.9, 0.8, 0.4, 0.5, 0.3]]))
-    assert found.aucs == pytest.approx([5 / 6])
-    assert found.covariance == pytest.approx(np.array([[1 / 18]]))
+    case, expected = golden["delong_tiny"]["input"], golden["delong_tiny"]["expected"]
+    found = delong(np.array(case["y"]), np.array([case["s"]]))
+    assert found.aucs == exactly([expected["auc"]])
+    assert found.covariance == exactly(np.array([[expected["var"]]]))
     assert (found.n_positive, found.n_negative) == (3, 2)
 
 
@@ -266,9 +259,10 @@ def test_two_equally_good_classifiers_differ_by_chance_as_often_as_said():
     assert abs(rejected / n_runs - 0.05) < 4 * math.sqrt(0.05 * 0.95 / n_runs)
 
 
-def test_mcnemar_meets_the_golden_figures():
-    found = mcnemar(5, 14)
-    assert (found.exact, found.mid) == exactly((0.0635681152344, 0.041389465332))
+def test_mcnemar_meets_the_golden_figures(golden):
+    case, expected = golden["mcnemar"]["input"], golden["mcnemar"]["expected"]
+    found = mcnemar(case["b"], case["c"])
+    assert (found.exact, found.mid) == exactly((expected["p_exact"], expected["p_mid"]))
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
@@ -299,17 +293,19 @@ def test_mcnemar_knows_many_patients_and_refuses_what_is_no_count():
             mcnemar(b, c)  # pyright: ignore[reportArgumentType]: it is refused
 
 
-def test_the_corrected_t_meets_the_golden_figures():
-    found = nadeau_bengio(np.array(FOLD_DIFFERENCES), 9, 1)
-    assert (found.mean, found.t, found.p, found.df) == exactly((0.025, 2.50386697834, 0.0336476570611, 9))
-    assert (found.interval.low, found.interval.high) == exactly((0.00241336518303, 0.047586634817))
+def test_the_corrected_t_meets_the_golden_figures(golden):
+    case, expected = golden["nadeau_bengio"]["input"], golden["nadeau_bengio"]["expected"]
+    found = nadeau_bengio(np.array(case["diff"]), 1, case["ratio"])
+    assert (found.mean, found.t, found.p) == exactly(tuple(expected[name] for name in ("mean", "t", "p")))
+    assert [found.interval.low, found.interval.high] == exactly(expected["ci"])
+    assert found.df == 9
     assert (found.interval.cluster, found.interval.n_clusters) == ("split", 10)
 
 
-def test_the_corrected_t_is_the_plain_one_shrunk():
+def test_the_corrected_t_is_the_plain_one_shrunk(golden):
     from scipy.stats import ttest_1samp
 
-    values = np.array(FOLD_DIFFERENCES)
+    values = np.array(golden["nadeau_bengio"]["input"]["diff"])
     plain = float(ttest_1samp(values, 0)[0])  # pyright: ignore[reportArgumentType]: scipy has no types
     for n_train, n_test in ((9, 1), (80, 20), (50, 50)):
         found = nadeau_bengio(values, n_train, n_test)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histokin.errors import EvaluationError
@@ -19,11 +19,20 @@ from histokin.evaluate.splits import (
     leave_one_out,
     monte_carlo,
     nested,
+    preserved_site_folds,
     stratified_folds,
 )
-from histokin.evaluate.splits.table import coded, missing_classes, ordered_classes, stands_in_two
+from histokin.evaluate.splits.table import (
+    coded,
+    joined_by_pictures,
+    missing_classes,
+    ordered_classes,
+    overlapping_tests,
+    shared_pictures,
+    stands_in_two,
+)
 
-COLUMNS = ("item", "group", "slide", "patient", "site", "label", "repeat", "fold", "part")
+COLUMNS = ("item", "group", "slide", "patient", "site", "label", "picture", "repeat", "fold", "part")
 GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden_probes.json").read_text())["cases"]}
 
 
@@ -143,10 +152,11 @@ def test_a_table_survives_arrow_and_a_csv_without_metadata():
     back = SplitTable.from_arrow(table.to_arrow())
     assert as_sets(back) == as_sets(table)
     assert (back.unit, back.kind, back.warnings) == (table.unit, table.kind, ("beware",))
-    bare = table.to_arrow().replace_schema_metadata().drop_columns(["group", "site"])
+    bare = table.to_arrow().replace_schema_metadata().drop_columns(["group", "site", "picture"])
     plain = SplitTable.from_arrow(pa.table({name: bare.column(name).to_pylist() for name in bare.column_names}))
     assert (plain.unit, plain.kind) == ("patient", "given")
     assert (plain.group == table.patient).all()
+    assert (plain.picture == table.slide).all()
     assert set(plain.site) == {""}
     with pytest.raises(EvaluationError, match="columns are missing: part"):
         SplitTable.from_arrow(bare.drop_columns(["part"]))
@@ -155,11 +165,9 @@ def test_a_table_survives_arrow_and_a_csv_without_metadata():
 def test_ids_that_the_split_does_not_hold_are_no_split():
     items = SplitItems.of(slide=["1", "2"], patient=["p", "q"])
     table = SplitTable.of_parts(items, {(0, 0): np.array(["train", "test"], dtype=object)})
-    assert table.part_codes([1, 2]).tolist() == [[0], [2]]
+    assert table.part_codes([1, 2, 3, 1]).tolist() == [[0], [2], [-1], [0]]
     with pytest.raises(EvaluationError, match="not one of 2 ids is in the split"):
         table.part_codes(["1.svs", "2.svs"])
-    with pytest.raises(ValueError, match="1 ids are asked for twice"):
-        table.part_codes(["1", "1"])
 
 
 def test_a_file_whose_patients_are_unknown_keeps_none_whole():
@@ -218,10 +226,12 @@ def test_stands_in_two_is_what_a_loop_finds(rows):
     assert stands_in_two(codes, parts).tolist() == expected
 
 
-def test_the_golden_leaking_patient_is_found():  # case leak_patient_in_two_folds
-    names, codes = coded(["a", "a", "b", "c", "c", "d"])
-    apart = stands_in_two(codes, np.array([0, 0, 0, 1, 0, 1])[:, None])
-    assert [name for name, mark in zip(names, apart, strict=True) if mark] == ["c"]
+def test_the_golden_leaking_patient_is_found(golden):
+    case = golden["leak_patient_in_two_folds"]
+    names, codes = coded(case["input"]["patient"])
+    apart = stands_in_two(codes, np.array(case["input"]["fold"])[:, None])
+    assert [name for name, mark in zip(names, apart, strict=True) if mark] == case["expected"]["leaking"]
+    assert apart[codes].sum() == case["expected"]["n_items"]
 
 
 def test_classes_that_are_numbers_are_ordered_as_numbers():
@@ -247,6 +257,133 @@ def test_the_order_of_items_changes_no_split(name):
     assert as_sets(first) == as_sets(second)
     assert as_sets(first) == as_sets(SPLITTERS[name](items))
     assert first.warnings == second.warnings
+
+
+def merged(units: list[str], items: SplitItems) -> set[frozenset[str]]:
+    """Items that must stand together, merged until nothing changes: of one unit, or slides of one picture."""
+    together = [{i} for i in range(len(units))]
+    for _ in units:
+        for i, j in np.argwhere(
+            [
+                [
+                    units[i] == units[j] or (items.picture[i] == items.picture[j] and len(slides_of(items, i)) > 1)
+                    for j in range(len(units))
+                ]
+                for i in range(len(units))
+            ]
+        ):
+            together[i] = together[j] = together[i] | together[j]
+    return {frozenset(items.item[sorted(own)]) for own in together}
+
+
+def slides_of(items: SplitItems | SplitTable, row: int) -> set[str]:
+    return {slide for slide, shown in zip(items.slide, items.picture, strict=True) if shown == items.picture[row]}
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(*(st.integers(0, 5) for _ in range(2)), st.integers(0, 3)), min_size=3, max_size=12))
+def test_units_that_share_a_picture_are_held_out_together(rows):
+    slide = [f"s{a}" for a, _, _ in rows]  # a slide may hold tiles of several patients
+    items = SplitItems.of(
+        item=[f"t{i:02d}" for i in range(len(rows))],
+        slide=slide,
+        patient=[f"p{b}" for _, b, _ in rows],
+        picture=[f"s{a % (c + 1)}" for a, _, c in rows],
+    )
+    for unit, column in (("patient", items.patient), ("slide", items.slide)):
+        expected = merged(column.tolist(), items)
+        joined = joined_by_pictures(column, items)
+        assert {frozenset(items.item[joined == name]) for name in set(joined)} == expected
+        for name in set(joined):
+            assert name == min(column[joined == name])
+        if len(expected) < 2:
+            with pytest.raises(EvaluationError, match=rf"leaving one {unit} out needs .*only {min(column)}"):
+                leave_one_out(items, unit)
+            continue
+        table = leave_one_out(items, unit)
+        assert {frozenset(table.item[table.rows(*key, "test")]) for key in table.folds} == expected
+        assert any("show the same picture" in said for said in table.warnings) == (len(expected) < len(set(column)))
+
+
+def test_patients_of_one_picture_are_named_as_one():
+    items = replace(cohort(6, 1), picture=np.array(["a", "a", "s002", "a", "b", "b"], dtype=object))
+    table = stratified_folds(items, 2, allow_missing_class=True)
+    assert table.warnings[0] == ("patients that show the same picture are held out as one: p00 = p01 = p03, p04 = p05")
+    told = replace(items, group=np.array(["p00", "p00", "p02", "p00", "p04", "p04"], dtype=object))
+    assert not any("picture" in said for said in stratified_folds(told, 2, allow_missing_class=True).warnings)
+
+
+@pytest.mark.parametrize("name", [*SPLITTERS, "preserved sites"])
+def test_no_way_of_dividing_parts_two_slides_of_one_picture(name):
+    items = cohort(24, 2, n_sites=6)
+    picture = items.slide.copy()
+    picture[[5, 10, 21]], picture[[30, 46]] = "x", "s030"
+    items = replace(items, picture=picture)
+    split = SPLITTERS.get(name, lambda items: preserved_site_folds(items, 2, seconds=0.2)[0])
+    table = split(items)
+    for key in table.folds:
+        rows = table.rows(*key)
+        for shown in ("x", "s030"):
+            assert len(set(table.part[rows[table.picture[rows] == shown]])) <= 1
+    assert any("show the same picture" in said for said in table.warnings)
+
+
+@pytest.mark.parametrize("unit", ["patient", "slide"])
+def test_a_table_with_one_picture_in_two_parts_is_refused_and_names_the_rows(unit):
+    items = SplitItems.of(slide=["a", "b", "c", "d"], patient=list("pqrs"), picture=["", "", "a", ""])
+    assert items.picture.tolist() == ["a", "b", "a", "d"]
+    parts = {(0, 0): np.array(["train", "val", "test", "test"], dtype=object)}
+    said = (
+        r"1 picture stands in two parts of repeat 0, fold 0, 2 rows in all; "
+        r"picture a: row 0 \(a, train\), row 2 \(c, test\)\. Put all rows of a picture into one part"
+    )
+    with pytest.raises(EvaluationError, match=said):
+        SplitTable.of_parts(items, parts, unit=unit)
+    assert len(SplitTable.of_parts(replace(items, picture=items.slide), parts, unit=unit)) == 4
+
+
+def test_patients_on_one_slide_may_be_divided_unless_it_has_a_twin():
+    tiles = SplitItems.of(item=list("123"), slide=["array", "array", "b"], patient=["p", "q", "r"])
+    assert len(leave_one_out(tiles).folds) == 3
+    twin = replace(tiles, picture=np.array(["array", "array", "array"], dtype=object))
+    with pytest.raises(EvaluationError, match=r"only p; patients that show the same picture .* p = q = r"):
+        leave_one_out(twin)
+    parts = {(0, 0): np.array(["train", "test", ""], dtype=object)}
+    assert len(SplitTable.of_parts(twin, parts)) == 2  # of the rows of this table one slide shows it
+
+
+def test_a_picture_of_slides_unknown_is_taken_for_several():
+    columns = {"item": ["1", "2"], "slide": ["", ""], "patient": ["p", "q"], "picture": ["x", "x"]}
+    columns |= {"repeat": [0, 0], "fold": [0, 0], "part": ["train", "test"]}
+    with pytest.raises(EvaluationError, match="1 picture stands in two parts"):
+        SplitTable.of_columns(columns)
+    unknown = SplitTable.of_columns(columns | {"picture": ["", ""]})
+    assert shared_pictures(unknown)[0] == []
+    assert shared_pictures(replace(unknown, slide=np.array(["a", "b"], object)))[1].tolist() == [-1, -1]
+
+
+def test_pictures_survive_arrow_and_stay_in_inner_folds():
+    items = replace(cohort(12, 1), picture=np.array(["a", "s001", "a", *cohort(12, 1).slide[3:]], dtype=object))
+    table = stratified_folds(items, 3)
+    assert as_sets(SplitTable.from_arrow(table.to_arrow())) == as_sets(table)
+    for inner in inner_folds(table, 2):
+        assert set(zip(inner.item, inner.picture, strict=True)) <= set(zip(items.item, items.picture, strict=True))
+
+
+def test_tests_that_overlap_are_told_by_their_kind():
+    items = cohort(12, 1)
+    folds = [stratified_folds(items, 3, repeat=repeat) for repeat in range(2)]
+    assert overlapping_tests(folds[0]) == overlapping_tests(leave_one_out(items)) == ()
+    assert overlapping_tests(SplitTable.joined(folds))[0].startswith("test parts overlap (repeated folds): compare by")
+    drawn = monte_carlo(items, 20)
+    assert overlapping_tests(drawn)[0].startswith("test parts overlap (Monte-Carlo, as CLAM's")
+    in_one_repeat = replace(drawn, repeat=drawn.fold, fold=drawn.repeat)
+    assert overlapping_tests(in_one_repeat) == overlapping_tests(drawn)
+    names = np.array(list("abcd"), dtype=object)
+    tested = {(0, 0): "ab", (0, 1): "bc", (1, 0): "ac", (1, 1): "ad"}  # twice on average, but not once a repeat
+    parts = {key: np.where(np.isin(names, list(own)), "test", "train") for key, own in tested.items()}
+    table = SplitTable.of_parts(SplitItems.of(slide=names, patient=names), parts)
+    assert overlapping_tests(table) == overlapping_tests(drawn)
 
 
 @given(
@@ -332,7 +469,7 @@ def test_monte_carlo_takes_its_share_of_each_class_and_overlaps():
     assert len(frozenset.union(*tested)) < sum(map(len, tested))
     assert as_sets(table) != as_sets(monte_carlo(cohort(30, 2), 8, test_share=0.2, val_share=0.25, seed=4))
     few = monte_carlo(cohort(30, 2), 3, test_share=0.2, val_share=0.25, seed=3)  # more repeats change no earlier one
-    assert as_sets(few) == {row for row in as_sets(table) if row[6] < 3}
+    assert as_sets(few) == {row for row in as_sets(table) if row[COLUMNS.index("repeat")] < 3}
 
 
 def test_a_large_share_leaves_a_patient_of_each_class():

@@ -151,6 +151,16 @@ def test_slides_of_one_picture_in_two_parts_are_refused():
         import_clam_splits([WHOLE], twins)
 
 
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_one_picture_under_two_names_is_in_no_case_imported_into_two_parts(is_allowed):
+    items = cohort()
+    twins = replace(items, picture=np.where(items.slide == "s7", "s0", items.slide))
+    with pytest.raises(EvaluationError, match=r"picture s0: row 0 \(s0, train\), row 7 \(s7, test\)"):
+        import_clam_splits([WHOLE], twins, allow_shared_patients=is_allowed)
+    apart = replace(WHOLE, test=("s6",))
+    assert import_clam_splits([apart], twins).warnings == ("split 0 leaves out 1 of 8 slides of the cohort",)
+
+
 def test_a_patient_may_change_parts_between_files():
     other = ClamSplit(WHOLE.test, WHOLE.val, WHOLE.train)
     table = import_clam_splits([WHOLE, other], cohort())
@@ -163,7 +173,8 @@ def test_overlapping_test_parts_are_monte_carlo_repeats():
     table = import_clam_splits([WHOLE, other], cohort())
     assert table.folds == ((0, 0), (1, 0))
     assert table.kind == "CLAM, monte-carlo"
-    assert any("Nadeau-Bengio" in warning for warning in table.warnings)
+    said = "test parts overlap (Monte-Carlo, as CLAM's splits are by design): compare by Nadeau-Bengio, never by sd"
+    assert table.warnings == (f"{said} / sqrt(R)",)
 
 
 def test_slides_that_a_file_leaves_out_are_counted():

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.splits import SplitItems, dhash, find_leaks, near_duplicates, stratified_folds
+from histokin.evaluate.splits import (
+    SplitItems,
+    SplitTable,
+    dhash,
+    find_leaks,
+    near_duplicates,
+    refuse_leaks,
+    stratified_folds,
+)
 from histokin.evaluate.splits.duplicates import _close, hash_bits
 from histokin.evaluate.splits.leaks import seen_cohorts
 
@@ -78,6 +86,19 @@ def test_a_slide_in_two_parts_is_found():
     report = find_leaks(items, PARTS, **looked_at)
     assert report.finding("slide").rows.tolist() == [2, 3, 40]
     assert report.finding("patient") is None
+
+
+def test_a_picture_of_several_slides_in_two_parts_is_found():
+    items, looked_at = clean()
+    picture = put(items.picture, [2, 3], "x")  # in one part
+    picture = put(picture, [8, 9, 50, 51], "y")
+    report = find_leaks(replace(items, picture=picture), PARTS, **looked_at)
+    assert [finding.kind for finding in report.findings] == ["picture"]
+    found = report.finding("picture")
+    assert (found.rows.tolist(), found.groups.tolist(), found.names) == ([8, 9, 50, 51], [0] * 4, ("y",))
+    assert found.sentence == "1 pictures of several slides stand in two parts: y"
+    torn = np.where(np.arange(N) == 0, 2, PARTS)  # tiles of one slide: a slide, not a picture of several
+    assert find_leaks(items, torn, **looked_at).finding("picture") is None
 
 
 def test_a_group_of_twins_in_two_parts_is_found():
@@ -197,6 +218,56 @@ def test_every_fold_of_a_table_is_looked_at():
     assert find_leaks(items, codes[:, [2]], **looked_at | {"digests": digests}).is_clean  # both train there
 
 
+def test_a_leaking_report_is_refused_with_the_rows_of_every_kind():
+    items, looked_at = clean()
+    hashes, features, digests = looked_at["hashes"].copy(), looked_at["features"].copy(), list(looked_at["digests"])
+    hashes[33], features[33] = hashes[3], features[3]
+    digests[5] = digests[45] = "same"
+    report = find_leaks(items, PARTS, **looked_at | {"hashes": hashes, "features": features, "digests": digests})
+    slides = items.slide
+    pairs = "pairs of near duplicates .* stand in two parts"
+    with pytest.raises(
+        EvaluationError,
+        match=rf"leak check: the pixels of 1 tiles stand in two parts: same \(row 5: t05 of {slides[5]}, "
+        rf"row 45: t45 of {slides[45]}\); 1 {pairs} \(row 3: t03 of {slides[3]}, row 33: t33 of {slides[33]}\)\. Put",
+    ):
+        refuse_leaks(report, items)
+    with pytest.raises(EvaluationError, match=f"leak check: 1 {pairs}"):
+        refuse_leaks(report, items, allowed=["identical"])
+    refuse_leaks(report, items, allowed=["identical", "near"])
+    with pytest.raises(ValueError, match="kind must be one of"):
+        refuse_leaks(report, items, allowed=["duplicates"])
+    with pytest.raises(ValueError, match="report is of 60 items, got 30"):
+        refuse_leaks(report, items.take(np.arange(30)))
+
+
+def test_faults_that_no_part_divides_are_reported_and_not_refused():
+    items, looked_at = clean()
+    other = put(items.patient, [0, 1], "patient 7")
+    items = replace(items, patient=other, group=other)
+    report = find_leaks(items, PARTS, **looked_at | {"pretraining": ["TCGA"]})
+    assert [finding.kind for finding in report.findings] == ["name", "pretraining"]
+    refuse_leaks(report, items)
+    torn = replace(items, slide=put(items.slide, [45], "tcga-aa-0000-01Z-00-DX3"))
+    with pytest.raises(EvaluationError, match=r"\(1 in two parts\): TCGA-AA-0000"):
+        refuse_leaks(find_leaks(torn, PARTS, **looked_at), torn)
+
+
+def test_near_tiles_of_a_split_of_slides_are_refused_through_their_slides():
+    tiles, looked_at = clean()
+    names, first = np.unique(tiles.slide, return_index=True)
+    slides = SplitItems.of(slide=names, patient=tiles.patient[first])
+    table = SplitTable.of_parts(slides, {(0, 0): np.array(["train", "val", "test"], dtype=object)[PARTS[first]]})
+    codes = table.part_codes(tiles.slide)
+    assert (codes[:, 0] == PARTS).all()
+    refuse_leaks(find_leaks(tiles, codes, **looked_at), tiles)
+    hashes, features = looked_at["hashes"].copy(), looked_at["features"].copy()
+    hashes[33], features[33] = hashes[3], features[3]
+    report = find_leaks(tiles, codes, **looked_at | {"hashes": hashes, "features": features})
+    with pytest.raises(EvaluationError, match=r"row 3: t03 of .*, row 33: t33 of "):
+        refuse_leaks(report, tiles)
+
+
 def test_items_in_no_part_leak_nothing():
     items, looked_at = clean()
     items = replace(items, slide=put(items.slide, [40], items.slide[2]))
@@ -234,14 +305,14 @@ def golden_grey() -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def test_dhash_meets_the_golden_hashes():
-    grey = np.stack(golden_grey())
-    expected = [0x6AA9B594524A8BAD, 0x6AA9B59452468BAD]
+def test_dhash_meets_the_golden_hashes(golden):
+    grey, case = np.stack(golden_grey()), golden["dhash"]["expected"]
+    expected = [int(case[name], 16) for name in ("hash_a", "hash_b")]
     assert hash_bits(grey).tolist() == expected
     tiles = np.repeat(grey[..., None], 3, axis=3).astype(np.uint8)
     assert dhash(tiles).tolist() == expected
     assert dhash(tiles.repeat(9, axis=1).repeat(8, axis=2)).tolist() == expected  # (n, 72, 72, 3)
-    assert (expected[0] ^ expected[1]).bit_count() == 2
+    assert (expected[0] ^ expected[1]).bit_count() == case["hamming"]
 
 
 def area_averaged(grey: np.ndarray, n_rows: int, n_columns: int) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Site-preserving folds: the golden optimum, brute force on small cases, and both searches on their own."""
 
+import json
 import math
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +16,9 @@ from histokin.errors import EvaluationError
 from histokin.evaluate.splits import SplitItems, preserved_site_folds, preserved_sites
 from histokin.evaluate.splits.sites import _descended, _filled, _Problem, _programmed, _searched
 
-# Case preserved_site of the reference's golden numbers: 6 sites x 2 classes, 3 folds.
-GOLDEN_COUNTS = np.array([[10, 2], [4, 8], [7, 7], [1, 9], [12, 3], [6, 1]])
-GOLDEN_OBJECTIVE, GOLDEN_FOLDS, GOLDEN_OPTIMA = 78, [0, 0, 1, 2, 2, 1], 6
+CASES = json.loads(Path(__file__).with_name("golden_evaluation.json").read_text())["cases"]
+GOLDEN = next(case for case in CASES if case["id"] == "preserved_site")  # 6 sites x 2 classes, 3 folds
+GOLDEN_COUNTS, GOLDEN_OBJECTIVE = np.array(GOLDEN["input"]["counts"]), GOLDEN["expected"]["objective"]
 
 
 def every_objective(counts: np.ndarray, n_folds: int) -> np.ndarray:
@@ -36,12 +38,12 @@ def some_counts(n_sites: int, n_classes: int, seed: int) -> np.ndarray:
 def test_the_golden_optimum_is_found():
     objectives = every_objective(GOLDEN_COUNTS, 3)
     assert objectives.min() == GOLDEN_OBJECTIVE
-    assert (objectives == GOLDEN_OBJECTIVE).sum() == GOLDEN_OPTIMA
+    assert (objectives == GOLDEN_OBJECTIVE).sum() == GOLDEN["expected"]["n_optima"]
     found = preserved_sites(GOLDEN_COUNTS, 3, seconds=2)
     assert found.objective == GOLDEN_OBJECTIVE
     assert ((3 * found.counts - GOLDEN_COUNTS.sum(axis=0)) ** 2).sum() == GOLDEN_OBJECTIVE
     problem = _Problem(GOLDEN_COUNTS.astype(float), 3)
-    assert problem.objective(np.array(GOLDEN_FOLDS)) == GOLDEN_OBJECTIVE
+    assert problem.objective(np.array(GOLDEN["expected"]["assignment"])) == GOLDEN_OBJECTIVE
     assert problem.objective(found.fold) == GOLDEN_OBJECTIVE
 
 
@@ -175,7 +177,7 @@ def test_the_table_holds_whole_sites_out_and_counts_patients():
     table, found = preserved_site_folds(items, 3, seconds=1)
     assert found.objective == GOLDEN_OBJECTIVE
     assert table.unit == "site"
-    assert "objective 78" in table.kind
+    assert f"objective {GOLDEN_OBJECTIVE}" in table.kind
     for fold in range(3):
         tested = set(table.site[table.rows(0, fold, "test")])
         assert tested == {f"h{site}" for site in np.flatnonzero(found.fold == fold)}
@@ -187,6 +189,22 @@ def test_the_table_holds_whole_sites_out_and_counts_patients():
     assert set(zip(table.item, table.fold, table.part, strict=True)) == set(
         zip(again.item, again.fold, again.part, strict=True)
     )
+
+
+def test_sites_that_show_one_picture_are_one_site():
+    items = cohort()
+    picture = items.slide.copy()
+    picture[np.flatnonzero(items.site == "h5")[0]] = items.slide[np.flatnonzero(items.site == "h2")[0]]
+    twins = replace(items, picture=picture)
+    table, found = preserved_site_folds(twins, 3, seconds=1)
+    assert len(found.fold) == 5
+    counts = np.vstack([GOLDEN_COUNTS[:2], GOLDEN_COUNTS[2] + GOLDEN_COUNTS[5], GOLDEN_COUNTS[3:5]])
+    counts[2] -= [1, 0]  # the two patients of the picture, class c0 both, are one
+    assert found.objective == every_objective(counts, 3).min()
+    assert table.warnings == ("sites that show the same picture are held out as one: h2 = h5",)
+    for fold in range(3):
+        tested = set(table.site[table.rows(0, fold, "test")])
+        assert ("h2" in tested) == ("h5" in tested)
 
 
 def test_what_sites_cannot_be_divided_is_named():

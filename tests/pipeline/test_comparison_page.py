@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histokin.pipeline.comparison.page import comparison_document, draw_queries
+from histokin.pipeline.comparison.page import comparison_document
 from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec
 from histokin.pipeline.comparison.running import DOCUMENT, Comparison, compare
+from histokin.pipeline.lookups import draw_queries
 from histokin.pipeline.stages import TileRequest, tile
 from histokin.report import ComparisonDocument, write_comparison
 from histokin.slides.generated import GeneratedCohortSpec, generate_cohort

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from worlds import chapter_of
 
 from histokin.cohort import take_inventory
 from histokin.embeddings import EmbeddingStore, embed_cohort
 from histokin.errors import EvaluationError, StoreError, WorkspaceError
-from histokin.pipeline.evaluation import EvaluationSpec, evaluate
+from histokin.pipeline.evaluation import EvaluationSpec, evaluate_workspace
 from histokin.pipeline.floors import STATISTICS
 from histokin.pipeline.gathering import gather, tile_labels
 from histokin.pipeline.packing import pack_cohort
@@ -148,15 +149,16 @@ def test_examples_follow_the_rules_of_the_figures(tiled) -> None:
 def test_an_unknown_label_names_the_known_ones(tiled) -> None:
     work, tiling = tiled
     with pytest.raises(EvaluationError, match="diagnosis"):
-        evaluate(work, tiling, _store(work, tiling, "texture"), {}, EvaluationSpec(label="grade"))
+        evaluate_workspace(work, tiling, _store(work, tiling, "texture"), {}, EvaluationSpec(label="grade"))
 
 
 def test_texture_beats_chance_and_shuffled_labels_fall_to_it(tiled) -> None:
     work, tiling = tiled
-    found = evaluate(work, tiling, _store(work, tiling, "texture"), {}, EvaluationSpec())
-    headline = next(r for r in found.document["tile"]["results"] if r["metric"] == "acc@1")
-    assert headline["value"] > headline["chance"] + 0.05
-    assert "at chance, as it must be" in found.document["controls"][0]
+    found = evaluate_workspace(work, tiling, _store(work, tiling, "texture"), {}, EvaluationSpec())
+    chapter = chapter_of(found.document, "retrieval", "tile")
+    measure = chapter["measures"][0]
+    assert measure["rows"][0]["values"]["acc@1"]["value"] > measure["chance"]["acc@1"] + 0.05
+    assert "at chance, as it must be" in chapter["controls"][0]
     assert (found.folder / "queries-tile.csv").read_text().count("\n") > 20
 
 
@@ -173,9 +175,9 @@ def test_one_patient_gets_a_sentence_instead_of_a_figure(table: Path, tmp_path: 
     tiling = tile(one, tmp_path / "w", request=REQUEST)
     work = Workspace.open(tmp_path / "w")
     embed_cohort(work, tiling, STATISTICS[:1])
-    found = evaluate(work, tiling, _store(work, tiling, "colour"), {}, EvaluationSpec())
-    assert found.document["tile"] is None
-    assert "--leave-out slide" in found.document["why_not"]
-    by_slide = evaluate(work, tiling, _store(work, tiling, "colour"), {}, EvaluationSpec(leave_out="slide"))
-    assert by_slide.document["tile"] is not None
-    assert "may share its patient" in by_slide.document["tile"]["warnings"][0]
+    found = evaluate_workspace(work, tiling, _store(work, tiling, "colour"), {}, EvaluationSpec())
+    assert [c["protocol"] for c in found.document["chapters"]] == ["label-free"]
+    assert "--leave-out slide" in dict(found.document["refusals"])["retrieval"]
+    by_slide = evaluate_workspace(work, tiling, _store(work, tiling, "colour"), {}, EvaluationSpec(leave_out="slide"))
+    warnings = chapter_of(by_slide.document, "retrieval", "tile")["measures"][0]["warnings"]
+    assert "may share its patient" in warnings[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from program import histokin, leftovers
+from worlds import chapter_of
 
 DATA = Path(os.environ.get("HISTOKIN_DATA", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = [
@@ -20,17 +21,18 @@ def _evaluation(work: Path) -> dict:
 
 
 def _balanced(found: dict, row: str, metric: str = "acc@1") -> float:
-    return next(r["macro_classes"] for r in found["tile"]["results"] if (r["name"], r["metric"]) == (row, metric))
+    quantities = chapter_of(found, "retrieval", "tile")["quantities"]
+    return next(q["values"][row] for q in quantities if q["name"] == f"{metric}, mean over classes")
 
 
 def test_five_sections_without_labels_end_with_a_sentence_instead_of_figures(tmp_path: Path) -> None:
     done = histokin("run", DATA / "her2st/images", "--mpp", 0.688, "--out", "work", "--steps", 30, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = _evaluation(tmp_path / "work")
-    assert found["tile"] is None
-    assert found["slide"] is None
-    assert "neither the slides nor their tiles carry any" in found["why_not"]
-    assert {m["name"] for m in found["label_free"]} >= {"effective rank", "uniformity", "neighbours of the same slide"}
+    assert [chapter["protocol"] for chapter in found["chapters"]] == ["label-free"]
+    assert "neither the slides nor their tiles carry any" in dict(found["refusals"])["labels"]
+    names = {quantity["name"] for quantity in found["chapters"][0]["quantities"]}
+    assert names >= {"effective rank", "uniformity", "neighbours of the same slide"}
     assert len(list((tmp_path / "work").glob("thumbnails/*.jpg"))) == 5
     assert 400 < json.loads(histokin("tile", DATA / "her2st/images", "--mpp", 0.688, "--out", "work", "--json",
                                      cwd=tmp_path).stdout)["n_tiles"] < 700  # fmt: skip
@@ -51,7 +53,7 @@ def test_ready_tiles_with_patients_are_evaluated_beside_their_floors(
     done = histokin("run", DATA / name / "labels.csv", "--mpp", mpp, "--out", "work", "--steps", 20, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = _evaluation(tmp_path / "work")
-    assert found["tile"]["results"][0]["n_patients"] == n_patients
+    assert chapter_of(found, "retrieval", "tile")["counts"]["patients"] == n_patients
     for row, value in floors.items():
         assert _balanced(found, row) == pytest.approx(value, abs=0.004)  # float16 stores
     assert (tmp_path / "work/report/index.html").exists()

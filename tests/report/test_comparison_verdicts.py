@@ -99,6 +99,39 @@ def test_the_best_floor_has_the_highest_value_and_ties_go_to_the_first():
     assert verdicts.best_floor(measure(rows[:1]), "balanced_accuracy") is None
 
 
+def test_of_an_error_the_lowest_floor_is_best_and_lower_is_good():
+    rows = [
+        row("good", 0.4, metric="nll", random=(-0.3, -0.1), texture=(-0.2, -0.1)),
+        row("bad", 0.9, metric="nll", random=(0.1, 0.3), texture=(0.2, 0.4)),
+        row("random", 0.7, "floor", "nll"),
+        row("texture", 0.6, "floor", "nll"),
+    ]
+    found = verdicts.best_floor(measure(rows), "nll")
+    assert found is not None
+    assert found.name == "texture"
+    shown = verdicts.overview(task(measures=[measure(rows, metrics=["nll"])])).rows
+    assert shown == [("good", [("good", "▼ random ▼ floor")]), ("bad", [("bad", "▲ random ▲ floor")])]
+
+
+def test_an_entry_without_a_twin_or_a_floor_stands_to_what_there_is():
+    good, *_, texture = comparisons.ROWS
+    metric = "balanced_accuracy"
+    assert verdicts.standings_of(measure([good, texture]), good, metric, {}) == ("good", "▲ floor")
+    assert verdicts.standings_of(measure([good]), good, metric, {"good": "random"}) == ("good", "▲ random")
+    assert verdicts.standings_of(measure([good]), good, metric, {}) == ("plain", "")
+
+
+def test_a_difference_that_was_computed_from_the_other_side_is_turned_round():
+    first, second = row("a", 0.8, b=(-0.1, 0.3)), row("b", 0.7)
+    judged = measure([first, second])
+    assert verdicts.between(judged, "balanced_accuracy", first, "b") == first.minus["balanced_accuracy"]["b"]
+    turned = verdicts.between(judged, "balanced_accuracy", second, "a")
+    assert turned is not None
+    assert (turned.value, turned.low, turned.high) == (pytest.approx(-0.1), -0.3, 0.1)
+    assert turned.note == "optimistic, 9 patients"
+    assert verdicts.between(judged, "macro_f1", second, "a") is None
+
+
 def test_every_difference_behind_the_verdicts_is_counted_once():
     assert verdicts.n_differences(comparisons.full()) == 6  # three entries against random and texture
     rows = [row("good", 0.8, random=(0.1, 0.3)), row("random", 0.5, "floor")]

@@ -4,7 +4,7 @@ from histokin.report.comparison import views
 
 
 def test_a_table_has_entries_then_floors_and_a_column_for_each_entry_that_is_held_against():
-    shown = views.metric_view(task(), measure(), "balanced_accuracy", {"half": ["good"]})
+    shown = views.metric_view(measure(), "balanced_accuracy", task().twins, {"half": ["good"]})
     assert shown is not None
     assert shown.columns == ["− random", "− best floor", "− good"]
     assert [r.name for r in shown.rows] == ["good", "half", "bad", "random", "texture"]
@@ -17,7 +17,7 @@ def test_a_table_has_entries_then_floors_and_a_column_for_each_entry_that_is_hel
 
 
 def test_a_metric_without_any_value_is_left_out():
-    assert views.metric_view(task(), measure([row("a", None)], chance={}), "macro_f1", {}) is None
+    assert views.metric_view(measure([row("a", None)], chance={}), "macro_f1", {}, {}) is None
 
 
 def test_curves_other_than_the_loss_share_their_axes():

@@ -27,7 +27,7 @@ def test_the_json_holds_the_whole_document_and_pictures_as_digests(tmp_path):
     assert read == json.loads(json.dumps(report_json(document)))
     assert (read["format"], read["format_version"]) == ("report", "1.0")
     value = read["evaluation"]["tables"][0]["rows"][0]["values"]["mmv_at_5"]
-    assert value == {"value": 0.8123456, "low": 0.75, "high": 0.87, "note": ""}
+    assert value == {"value": 0.8123456, "low": 0.75, "high": 0.87, "note": "", "p": None}
     assert read["embedding_map"]["x"] == document.embedding_map.x
     image = document.search.examples[0].query.image
     expected = {"sha256": hashlib.sha256(image).hexdigest(), "n_bytes": len(image)}

@@ -156,7 +156,7 @@ def show_outcome(outcome: "RunOutcome") -> None:
     """What a whole run came to: the figures, then where everything lies."""
     for note in outcome.notes:
         click.echo(f"note: {note}", err=True)
-    click.echo(outcome.assessment.to_text())
+    click.echo(outcome.assessment.text)
     work = outcome.work.root
     slide = outcome.tiling.records[0].slide
     click.echo(f"\nReport: {outcome.page}")

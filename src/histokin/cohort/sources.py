@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from histokin.cohort.kather2016 import read_kather2016
 from histokin.cohort.records import SlideRecord, TileRow
 from histokin.cohort.states import Kind
 from histokin.errors import CohortError, SlideError
@@ -71,6 +72,8 @@ def _list_folder(root: Path, kind: Kind | None, mpp: float | None) -> Listing:
     if not files:
         raise CohortError("the folder holds no slide", root, f"Known endings: {', '.join(sorted(SLIDE_SUFFIXES))}.")
     relative = [path.relative_to(root) for path in files]
+    if kind != "slides" and (named := read_kather2016(relative, mpp=mpp)):
+        return Listing(root, "tiles", *named)
     in_class_folders = all(len(path.parts) == 2 and path.suffix.lower() in PICTURE_SUFFIXES for path in relative)
     if kind == "tiles" or (kind is None and in_class_folders and _are_tiles(files)):
         if not in_class_folders:
@@ -126,7 +129,7 @@ Rows = list[tuple[int, dict[str, str]]]  # line number, cells by column
 
 
 def _list_csv(path: Path, kind: Kind | None, mpp: float | None, origin: Origin | None) -> Listing:
-    rows, names = _read_rows(path)
+    rows, names = read_rows(path)
     column = {ours: next((n for n in aliases if n in names), "") for ours, aliases in ALIASES.items()}
     if not column["path"]:
         raise CohortError(
@@ -142,7 +145,8 @@ def _list_csv(path: Path, kind: Kind | None, mpp: float | None, origin: Origin |
     return _slide_listing(path, rows, column, mpp)
 
 
-def _read_rows(path: Path) -> tuple[Rows, dict[str, None]]:
+def read_rows(path: Path) -> tuple[Rows, dict[str, None]]:
+    """The rows of a table with their line numbers, and the names of its columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

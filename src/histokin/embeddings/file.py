@@ -33,10 +33,12 @@ class SlideHeader:
     Attributes:
         shape: (n, d) of its features.
         attrs: root attributes.
+        dtype: of the stored features.
     """
 
     shape: tuple[int, int]
     attrs: dict[str, Any]
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,4 +194,4 @@ def _header(file: Any, path: Path) -> SlideHeader:
     is_whole = len(features) == 2 and (features[0], coords, tile_id) == (n, (n, 2), (n,))
     if attrs.get("complete") != 1 or not is_whole or not attrs.keys() >= _REQUIRED:
         raise StoreError("the file is unfinished or damaged", path, "Delete it and run `histokin embed` again.")
-    return SlideHeader(features, attrs)
+    return SlideHeader(features, attrs, str(file["features"].dtype))

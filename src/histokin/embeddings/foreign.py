@@ -158,7 +158,8 @@ def _header(found: _Contents, path: Path) -> SlideHeader:
     recognised = _recognise(found, path)
     writer = recognised.writer
     _check_parts(found, writer, path)
-    n, d = found.data[_vectors(writer)].shape
+    vectors = found.data[_vectors(writer)]
+    n, d = vectors.shape
     stated = _tiling(found, writer)
     encoder = _text(found.root.get("extractor")) or _text(found.attrs.get("features", {}).get("encoder"))
     attrs: dict[str, Any] = {
@@ -175,7 +176,7 @@ def _header(found: _Contents, path: Path) -> SlideHeader:
     }
     if n == 0:
         attrs["empty_reason"] = "TRIDENT found no tiles"
-    return SlideHeader((n, d), attrs)
+    return SlideHeader((n, d), attrs, str(vectors.dtype))
 
 
 @contextmanager

@@ -92,7 +92,8 @@ class EmbeddingStore:
         is_foreign = _holds_foreign(self.folder, self._paths)
         self._read = read_foreign if is_foreign else read_embeddings
         self._read_header = read_foreign_header if is_foreign else read_header
-        self._first = self._read_header(self._paths[0]).attrs
+        first = self._read_header(self._paths[0])
+        self._first, self.dtype = first.attrs, first.dtype
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -100,6 +101,11 @@ class EmbeddingStore:
     @property
     def encoder(self) -> str:
         return str(self._first["encoder"])
+
+    @property
+    def writer(self) -> str:
+        """The tool that made it."""
+        return str(self._first.get("writer", "histokin"))
 
     @property
     def fingerprint(self) -> str:

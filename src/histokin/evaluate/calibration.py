@@ -1,6 +1,6 @@
 """Whether probabilities mean what they say: calibration errors, Brier scores, reliability, temperature.
 
-Values of one set of rows; `probes.scores` has the expected error as a function of patient weights, for its intervals.
+Values of one set of rows; of the expected error also as a function of patient weights, for its intervals.
 """
 
 import math
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.probes.scores import ECE_BINS, ece_statistic
+from histokin.evaluate.intervals import Statistic
 
+ECE_BINS = 15
 ACE_BINS = 10
 T_LEAST, T_MOST = 0.01, 20.0
 """Between these a temperature is sought."""
@@ -77,6 +78,32 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, n_b
     p, codes = _checked(probabilities, truth)
     of_all = ece_statistic(p, codes, np.zeros(len(p), dtype=np.int64), 1, n_bins=n_bins)
     return float(of_all(np.ones((1, 1)))[0])
+
+
+def ece_statistic(
+    probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, n_clusters: int, *, n_bins: int = ECE_BINS
+) -> Statistic:
+    """Mean gap between how sure and how right: sum over bins of the bin's share times |share right - mean probability|.
+
+    Bins (lo, hi] of equal width over the largest probability of each row.
+
+    Args:
+        probabilities: (N, C).
+        truth: (N,) codes.
+        clusters: (N,) codes.
+        n_clusters: P.
+        n_bins: of (0, 1].
+    """
+    surest = probabilities.max(axis=1)
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, surest, side="left")
+    gaps = np.zeros((n_clusters, n_bins))
+    np.add.at(gaps, (clusters, bins), (probabilities.argmax(axis=1) == truth) - surest)
+    sizes = np.bincount(clusters, minlength=n_clusters).astype(np.float64)
+
+    def value(weights: np.ndarray) -> np.ndarray:
+        return np.abs(weights @ gaps).sum(axis=1) / (weights @ sizes)
+
+    return value
 
 
 def adaptive_calibration_error(probabilities: np.ndarray, truth: np.ndarray, n_bins: int = ACE_BINS) -> float:

@@ -67,20 +67,26 @@ def gather(tiling: Tiling, store: Path, floors: Mapping[str, Sequence[Path]]) ->
     for path in (store, *(path for paths in floors.values() for path in paths)):
         check_current(tiling, path)
     main = opened.load()
-    units = leave_out_units(tiling.cohort)
-    sites = {record.slide: record.site for record in tiling.cohort.records}
-    of_tile = np.concatenate([table.numpy("patient")[ids] for table, ids in _tables(tiling, main)])
-    slide = np.array(main.slides, object)[main.slide]
-    patient = np.array([units.of_tile(s, p) for s, p in zip(slide, of_tile, strict=True)], object)
-    picture = np.array([units.picture[s] for s in slide], object)
     return Gathered(
         encoder=opened.encoder,
         main=main,
         floors={name: [_aligned(path, main) for path in paths] for name, paths in floors.items()},
-        patient=patient,
-        picture=picture,
-        site=np.array([sites[s] for s in picture], object),
+        **tile_units(tiling, main),
     )
+
+
+def tile_units(tiling: Tiling, rows: Embeddings) -> dict[str, NDArray[np.object_]]:
+    """What is left out with each embedded tile: (n,) `patient`, `picture` and `site`, see `Gathered`."""
+    units = leave_out_units(tiling.cohort)
+    sites = {record.slide: record.site for record in tiling.cohort.records}
+    of_tile = np.concatenate([table.numpy("patient")[ids] for table, ids in _tables(tiling, rows)])
+    slide = np.array(rows.slides, object)[rows.slide]
+    picture = np.array([units.picture[s] for s in slide], object)
+    return {
+        "patient": np.array([units.of_tile(s, p) for s, p in zip(slide, of_tile, strict=True)], object),
+        "picture": picture,
+        "site": np.array([sites[s] for s in picture], object),
+    }
 
 
 def check_current(tiling: Tiling, path: Path) -> None:

@@ -5,7 +5,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from histokin.cohort import UNNAMED
 from histokin.errors import EvaluationError
+from histokin.report import MapSection
 from histokin.streams import seed64, stream
 
 MapMethod = Literal["pca", "umap"]
@@ -23,6 +25,42 @@ def sample_points(slides: NDArray[np.int32], n: int, seed: int) -> NDArray[np.in
         own = order[slides[order] == number]
         turn[own] = np.arange(len(own))
     return np.sort(order[np.argsort(turn[order], kind="stable")[:n]])
+
+
+def map_section(
+    features: NDArray[np.float32],
+    slides: NDArray[np.int32],
+    labels: NDArray[np.object_],
+    slide: NDArray[np.object_],
+    patient: NDArray[np.object_],
+    *,
+    method: MapMethod,
+    seed: int,
+) -> MapSection | None:
+    """The map of an encoder's tiles, at most `MAX_POINTS` of them; None for fewer than three.
+
+    Args:
+        features: (n, d).
+        slides: (n,) number of each tile's slide.
+        labels, slide, patient: (n,) what points are coloured by.
+        method: PCA or UMAP.
+        seed: which tiles are drawn.
+    """
+    if len(features) < 3:
+        return None
+    rows = sample_points(slides, MAX_POINTS, seed)
+    points, note = project(features[rows], method, seed)
+    if len(rows) < len(features):
+        note += f" {len(rows)} of {len(features)} tiles, equally many a slide."
+    return MapSection(
+        method="PCA" if method == "pca" else "UMAP",
+        x=[round(float(v), 5) for v in points[:, 0]],
+        y=[round(float(v), 5) for v in points[:, 1]],
+        class_=[str(v) for v in labels[rows]],
+        slide=[str(v) for v in slide[rows]],
+        patient=[str(v).removeprefix(UNNAMED) for v in patient[rows]],
+        note=note,
+    )
 
 
 def project(features: NDArray[np.float32], method: MapMethod, seed: int) -> tuple[NDArray[np.float64], str]:

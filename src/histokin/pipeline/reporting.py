@@ -14,13 +14,13 @@ from histokin.embeddings import EmbeddingStore
 from histokin.errors import SlideError
 from histokin.evaluate import LeaveOut
 from histokin.pipeline.choosing import run_of
-from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
+from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate_workspace
 from histokin.pipeline.gathering import Gathered, gather, tile_labels
 from histokin.pipeline.pictures import choose_examples, choose_slide_examples, tile_pictures
-from histokin.pipeline.projection import MAX_POINTS, MapMethod, project, sample_points
+from histokin.pipeline.projection import MapMethod, map_section
 from histokin.pipeline.searching import find_floors, find_store, has_stores
 from histokin.pipeline.stages import open_tiling
-from histokin.pipeline.tables import evaluation_section
+from histokin.pipeline.tables import evaluation_section, label_columns
 from histokin.progress import Reporter, silent
 from histokin.report import (
     CohortSection,
@@ -67,8 +67,7 @@ def write(
         seed: which examples and points are drawn.
     """
     gathered = gather(tiling, store, {}) if store else None
-    column = assessment.document["tile_column"] if assessment else ""
-    slide_column = assessment.document["slide_column"] if assessment else ""
+    column, slide_column = label_columns(assessment.document) if assessment else ("", "")
     labels = np.full(0, "", object)
     if gathered:
         labels = tile_labels(tiling, gathered.main, column) if column else np.full(len(gathered.main), "", object)
@@ -107,7 +106,7 @@ def report_workspace(
     run = None
     if store is not None:
         spec = EvaluationSpec(label=label, leave_out=leave_out, seed=seed)
-        assessment = evaluate(work, tiling, store, find_floors(store), spec, report)
+        assessment = evaluate_workspace(work, tiling, store, find_floors(store), spec, report)
         run = run_of(work, EmbeddingStore(store).fingerprint)
     return write(
         work,
@@ -275,18 +274,5 @@ def _slide_examples(work: Workspace, tiling: Tiling, gathered: Gathered, column:
 
 
 def _map(gathered: Gathered, labels: NDArray[np.object_], method: MapMethod, seed: int) -> MapSection | None:
-    if len(gathered.main) < 3:
-        return None
-    rows = sample_points(gathered.main.slide, MAX_POINTS, seed)
-    points, note = project(gathered.main.features[rows], method, seed)
-    if len(rows) < len(gathered.main):
-        note += f" {len(rows)} of {len(gathered.main)} tiles, equally many a slide."
-    return MapSection(
-        method="PCA" if method == "pca" else "UMAP",
-        x=[round(float(v), 5) for v in points[:, 0]],
-        y=[round(float(v), 5) for v in points[:, 1]],
-        class_=[str(v) for v in labels[rows]],
-        slide=[str(v) for v in gathered.slide[rows]],
-        patient=[str(v).removeprefix(UNNAMED) for v in gathered.patient[rows]],
-        note=note,
-    )
+    main = gathered.main
+    return map_section(main.features, main.slide, labels, gathered.slide, gathered.patient, method=method, seed=seed)

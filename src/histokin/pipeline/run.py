@@ -10,7 +10,7 @@ from histokin.cohort import Kind
 from histokin.cohort.sources import Origin
 from histokin.embeddings import TileEmbedder
 from histokin.pipeline.choosing import DEFAULT_RUN
-from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
+from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate_workspace
 from histokin.pipeline.projection import MapMethod
 from histokin.pipeline.stages import TileRequest, embed, pretrain, tile
 from histokin.progress import Reporter, silent
@@ -100,7 +100,7 @@ def run(
     clock.log("encoder", name=encoder.name)
     store, floors, tiling = embed_with_floors(work, tiling, encoder, device=spec.device, report=report)
     clock.log("embed")
-    assessment = evaluate(work, tiling, store, floors, spec.evaluation, report)
+    assessment = evaluate_workspace(work, tiling, store, floors, spec.evaluation, report)
     clock.log("evaluate")
     from histokin.pipeline import reporting
 

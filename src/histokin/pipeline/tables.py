@@ -1,4 +1,4 @@
-"""From evaluation.json to the tables of the report."""
+"""From evaluation.json to the tables of a workspace's report."""
 
 from typing import Any
 
@@ -6,93 +6,92 @@ from histokin.report import EvaluationSection, Measure, MetricRow, MetricTable, 
 
 SHOWN_METRICS = ("acc@1", "acc@3", "acc@5", "mmv@5", "macro_f1@1")
 HEADLINE = "acc@1"
+SEARCHES = ("retrieval", "slides")
+_LEFT_OUT = {
+    "patient": "the query's whole patient is left out",
+    "slide": "the query's slide is left out, its patient is not",
+    "site": "everything from the query's site is left out",
+    "self": "only the query itself is left out",
+}
 
 
 def evaluation_section(found: dict[str, Any]) -> EvaluationSection:
     """The report's tables from the content of evaluation.json: values as they are, sentences for their protocol."""
-    tables = []
-    if found["tile"]:
-        tables.append(_table(found["tile"], "Which tissue is this tile? Retrieval of tiles", ""))
-    if found["slide"]:
-        names = {"mean": "mean embedding", "median_min": "median of minima"}
-        for strategy in dict.fromkeys(r["strategy"] for r in found["slide"]["results"]):
-            title = f"Which diagnosis has this slide? Retrieval of slides by {names.get(strategy, strategy)}"
-            tables.append(_table(found["slide"], title, strategy))
+    chapters = [chapter for chapter in found["chapters"] if chapter["protocol"] in SEARCHES]
+    free = [chapter for chapter in found["chapters"] if chapter["protocol"] == "label-free"]
+    name = found["reference"]
     return EvaluationSection(
-        tables=tables,
-        label_free=[Measure(**measure) for measure in found["label_free"]],
-        controls=found["controls"],
-        why_not=found["why_not"] or None,
+        tables=[_table(found, chapter, measure) for chapter in chapters for measure in chapter["measures"]],
+        label_free=[
+            Measure(quantity["name"], quantity["values"].get(name), quantity["meaning"])
+            for chapter in free
+            for quantity in chapter["quantities"]
+        ],
+        controls=[sentence for chapter in chapters for sentence in chapter["controls"]],
+        why_not=" ".join(sentence for _, sentence in found["refusals"]) or None,
     )
 
 
-def _table(found: dict[str, Any], title: str, strategy: str) -> MetricTable:
-    results = [r for r in found["results"] if r["strategy"] == strategy and r["metric"] in SHOWN_METRICS]
-    protocol = found["protocol"]
-    some = results[0]
+def label_columns(found: dict[str, Any]) -> tuple[str, str]:
+    """The columns by which tiles and slides were searched; "" where they were not."""
+    columns = {chapter["level"]: chapter["column"] for chapter in found["chapters"] if chapter["protocol"] in SEARCHES}
+    return columns.get("tile", ""), columns.get("slide", "")
+
+
+def _table(found: dict[str, Any], chapter: dict[str, Any], measure: dict[str, Any]) -> MetricTable:
+    what = "Which tissue is this tile" if chapter["level"] == "tile" else f"Which {chapter['column']} has this slide"
+    metrics = [metric for metric in measure["metrics"] if metric in SHOWN_METRICS]
+    reference = next(row for row in measure["rows"] if row["name"] == found["reference"])
+    deltas = reference["minus"].get(HEADLINE, {})
     rows = []
-    for name in dict.fromkeys(r["name"] for r in results):
-        own = {r["metric"]: r for r in results if r["name"] == name}
-        delta = own[HEADLINE]["delta"]
+    for row in measure["rows"]:
+        delta = deltas.get(row["name"])
         rows.append(
             MetricRow(
-                name=name,
-                kind=own[HEADLINE]["kind"],
-                values={metric: _value(r["value"], r["interval"]) for metric, r in own.items()},
-                delta=_value(delta["value"], delta["interval"]) if delta else None,
-                p=delta["p_holm"] if delta else None,
+                name=row["name"],
+                kind="floor" if row["kind"] == "floor" else "encoder",
+                values={metric: _value(row["values"][metric]) for metric in metrics if metric in row["values"]},
+                delta=_value(delta) if delta else None,
+                p=delta["p"] if delta else None,
             )
         )
-    per_class = [
-        MetricRow(
-            name=f"{c['label']} ({c['n_queries']} queries, {c['n_patients']} patients)",
-            kind="class",
-            values={metric: _value(r["value"], r["interval"]) for metric, r in _by_metric(found, c, strategy).items()},
-        )
-        for c in found["per_class"]
-        if c["strategy"] == strategy and c["metric"] == HEADLINE and c["name"] == found["reference"]
-    ]
+    is_first = measure is chapter["measures"][0]
     return MetricTable(
-        title=title,
-        protocol=_protocol_sentence(protocol, some, found["warnings"]),
-        level=some["level"],
-        n_queries=some["n_queries"],
-        n_patients=some["n_patients"],
-        prevalence=some["prevalence"],
-        chance={r["metric"]: r["chance"] for r in results if r["name"] == some["name"]},
+        title=f"{what}? {measure['name'].capitalize()} of {chapter['level']}s",
+        protocol=_protocol_sentence(chapter, measure, [*found["notes"], *measure["warnings"]]),
+        level=chapter["level"],
+        n_queries=chapter["counts"]["queries"],
+        n_patients=chapter["counts"]["patients"],
+        prevalence=chapter["prevalence"],
+        chance={metric: measure["chance"][metric] for metric in metrics},
         rows=rows,
-        per_class=per_class,
+        per_class=_per_class(chapter, found["reference"]) if is_first else [],
         headline=HEADLINE,
     )
 
 
-def _by_metric(found: dict[str, Any], one: dict[str, Any], strategy: str) -> dict[str, dict[str, Any]]:
-    return {
-        c["metric"]: c
-        for c in found["per_class"]
-        if c["label"] == one["label"]
-        and c["strategy"] == strategy
-        and c["name"] == one["name"]
-        and c["metric"] in SHOWN_METRICS
-    }
+def _per_class(chapter: dict[str, Any], reference: str) -> list[MetricRow]:
+    rows: dict[str, MetricRow] = {}
+    for line in chapter["per_class"]:
+        if line["row"] != reference or line["metric"] not in SHOWN_METRICS:
+            continue
+        name = f"{line['part']} ({line['n']} queries, {line['n_patients']} patients)"
+        rows.setdefault(line["part"], MetricRow(name, "class", {})).values[line["metric"]] = _value(line["value"])
+    return list(rows.values())
 
 
-def _value(value: float | None, interval: dict[str, Any]) -> Value:
+def _value(found: dict[str, Any]) -> Value:
     """A figure with its interval; the table's sentence says what limits all intervals, a cell only why it has none."""
-    return Value(value, interval["low"], interval["high"], "" if interval["low"] is not None else interval["note"])
+    return Value(found["value"], found["low"], found["high"], "" if found["low"] is not None else found["note"])
 
 
-def _protocol_sentence(protocol: dict[str, Any], some: dict[str, Any], warnings: list[str]) -> str:
-    left_out = {
-        "patient": "the query's whole patient is left out",
-        "slide": "the query's slide is left out, its patient is not",
-        "site": "everything from the query's site is left out",
-        "self": "only the query itself is left out",
-    }[protocol["leave_out"]]
+def _protocol_sentence(chapter: dict[str, Any], measure: dict[str, Any], warnings: list[str]) -> str:
+    protocol = measure["protocol"]
+    note = next(iter(measure["rows"][0]["values"].values()))["note"]
     said = (
-        f"Every query is answered by its nearest neighbours; {left_out} before ranking. Votes by the rule "
-        f"“{protocol['vote']}” (plurality, ties to the best-ranked). {some['n_unanswerable']} queries cannot be "
-        f"answered and count as misses. Intervals: 95 %, clustered by {protocol['cluster']}"
-        + (f" ({some['interval']['note']})." if some["interval"]["note"] else ".")
+        f"Every query is answered by its nearest neighbours; {_LEFT_OUT[protocol['leave_out']]} before ranking. Votes "
+        f"by the rule “{protocol['vote']}” (plurality, ties to the best-ranked). {chapter['counts']['unanswerable']} "
+        f"queries cannot be answered and count as misses. Intervals: 95 %, clustered by {protocol['cluster']}"
+        + (f" ({note})." if note else ".")
     )
-    return " ".join([said, *warnings])
+    return " ".join([said, *dict.fromkeys(warnings)])

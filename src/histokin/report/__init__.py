@@ -30,16 +30,32 @@ from histokin.report.document import (
     TrainingSection,
     Value,
 )
+from histokin.report.evaluation.csv import tables as evaluation_tables
+from histokin.report.evaluation.document import (
+    Chapter,
+    Confusion,
+    EvaluationDocument,
+    PartLine,
+    Quantity,
+    ReliabilityCurve,
+    ShotCurve,
+    StoreCard,
+)
+from histokin.report.evaluation.page import render_evaluation, write_evaluation
+from histokin.report.evaluation.text import evaluation_text
 from histokin.report.page import render_page
 from histokin.report.write import write_report
 
 __all__ = [
+    "Chapter",
     "CohortSection",
     "ComparedEntry",
     "ComparedMeasure",
     "ComparedRow",
     "ComparedTask",
     "ComparisonDocument",
+    "Confusion",
+    "EvaluationDocument",
     "EvaluationSection",
     "Example",
     "Lookup",
@@ -47,16 +63,25 @@ __all__ = [
     "Measure",
     "MetricRow",
     "MetricTable",
+    "PartLine",
     "Picture",
+    "Quantity",
+    "ReliabilityCurve",
     "ReportDocument",
     "SearchSection",
+    "ShotCurve",
     "SlideCard",
+    "StoreCard",
     "TrainingSection",
     "Value",
     "best_floor",
     "comparison_text",
+    "evaluation_tables",
+    "evaluation_text",
     "render_comparison",
+    "render_evaluation",
     "render_page",
     "write_comparison",
+    "write_evaluation",
     "write_report",
 ]

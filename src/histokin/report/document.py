@@ -77,12 +77,16 @@ class TrainingSection:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A number with its interval; `value` None where it could not be computed, `note` then says why."""
+    """A number with its interval; `value` None where it could not be computed, `note` then says why.
+
+    `p` is that of a difference, adjusted for the table's comparisons; None where there is none.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     note: str = ""
+    p: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,16 +17,16 @@ Answers = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(n, D) z-scored rows, their (n,) codes and (m, D) others to the (S, m) codes that each of S settings gives these."""
 
 
-def part_to_choose_on(train: Part) -> tuple[Part, float]:
-    """At most `MOST_CHOSEN_ON` rows, and how many times more there are.
+def part_to_choose_on(train: Part, most: int = MOST_CHOSEN_ON) -> tuple[Part, float]:
+    """At most `most` rows, and how many times more there are.
 
     A loss that is a sum over rows binds the less the more rows there are: what C is on all of them is C times that
     number on the part.
     """
     n_all = len(train.x)
-    if n_all <= MOST_CHOSEN_ON:
+    if n_all <= most:
         return train, 1.0
-    rows = sample_queries(train.groups, MOST_CHOSEN_ON, seed=0)
+    rows = sample_queries(train.groups, most, seed=0)
     return replace(train, x=train.x[rows], truth=train.truth[rows], groups=train.groups[rows]), n_all / len(rows)
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from histokin.artefacts import plain
 from histokin.errors import EvaluationError
 from histokin.evaluate.comparison import Figure, Row, Score, check_rows, compare_scores
-from histokin.evaluate.intervals import N_DRAWS, mean_of_classes, patient_weights, ratio
+from histokin.evaluate.intervals import (
+    N_DRAWS,
+    class_strata,
+    mean_of_classes,
+    patient_weights,
+    ratio,
+    resampled,
+)
 from histokin.evaluate.probes.episodes import LabelledRows, asked, draw_episodes, is_made, labelled_rows
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.outcome import ProbeTask, class_task
@@ -254,6 +261,7 @@ def few_shot(
             "prevalence": task.prevalence,
             "interval_shots": at,
             "cluster": "patient",
+            "resampled": resampled(class_strata(answers[main].sizes)),
             "bootstrap_draws": N_DRAWS,
             "seed": seed,
         },
@@ -362,7 +370,8 @@ def _intervals(
     answers: Mapping[str, _Answers], main: str, chance: Mapping[str, float], seed: int
 ) -> tuple[Figure, ...]:
     rows = [Row(name, "encoder", _scores(found.hits, found.sizes)) for name, found in answers.items()]
-    weights = patient_weights(len(answers[main].hits), seed=seed)
+    sizes = answers[main].sizes
+    weights = patient_weights(len(sizes), seed=seed, strata=class_strata(sizes))
     return compare_scores(rows, reference=main, weights=weights, cluster="patient", chance=chance, seed=seed)
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from histokin.evaluate.calibration import fit_temperature
 from histokin.evaluate.probes.choosing import best_setting, part_to_choose_on
+from histokin.evaluate.probes.folds import grouped_folds
 from histokin.evaluate.probes.outcome import Part, Predicted
 
 C_GRID = tuple(10.0**e for e in range(-4, 3))
@@ -25,7 +27,8 @@ class LinearProbe:
 
     Attributes:
         c: C, or None to choose it among `C_GRID` by the balanced accuracy of inner grouped folds (of 4000 rows where
-            there are more); ties take the smaller C.
+            there are more); ties take the smaller C. Then a temperature is fitted to what these folds held out, which
+            leaves the probabilities as they are.
         is_balanced: w_i = N / (classes * rows of its class) instead of 1. The default, since the headline is the mean
             recall and the documented floors were made so; NLL and ECE then judge reweighted probabilities.
     """
@@ -47,16 +50,21 @@ class LinearProbe:
 
     def predict(self, train: Part, test: np.ndarray) -> Predicted:
         """Probabilities (n, C); classes absent from the training part get 0, a sole class gets 1."""
-        c, is_at_edge, is_unchosen = self.c, False, False
+        c, temperature, is_at_edge, is_unchosen = self.c, None, False, False
         if c is None:
-            c = _chosen_c(train, is_balanced=self.is_balanced)
+            c, temperature = _chosen_c(train, is_balanced=self.is_balanced)
             is_unchosen = c is None
             c = _STAND_IN if c is None else c
             is_at_edge = not is_unchosen and c in (C_GRID[0], C_GRID[-1])
         model = logistic(c, _unknowns(train), is_balanced=self.is_balanced)
         is_converged = fit(model, train.x, train.truth)
         return Predicted(
-            probabilities(model, test, train.truth, train.n_classes), c, is_at_edge, is_unchosen, is_converged
+            probabilities(model, test, train.truth, train.n_classes),
+            c,
+            is_at_edge,
+            is_unchosen,
+            is_converged,
+            temperature=temperature,
         )
 
 
@@ -99,8 +107,37 @@ def probabilities(model: Any, test: np.ndarray, train_truth: np.ndarray, n_class
     return found
 
 
-def _chosen_c(train: Part, *, is_balanced: bool) -> float | None:
-    """The C of `best_setting`, None where the training part is a single group.
+@dataclass(frozen=True, slots=True)
+class _InnerFold:
+    """What one inner fold was asked and the linear functions that answered.
+
+    Attributes:
+        test: (m, D) z-scored rows.
+        seen: (K,) int64 codes of the classes that were fitted on.
+        coefs: by C, (K, D), or (1, D) of two classes; none of a single class.
+        intercepts: by C, (K,) or (1,).
+    """
+
+    test: np.ndarray
+    seen: np.ndarray
+    coefs: list[np.ndarray]
+    intercepts: list[np.ndarray]
+
+    def logits(self, setting: int, n_classes: int) -> np.ndarray:
+        """(m, n_classes) float64 whose softmax are the probabilities, -inf where these are 0.
+
+        Not their logarithm: a probability of 1e-17 beside one of 1 is rounded to 0, and then no temperature helps.
+        """
+        margins = (self.test @ self.coefs[setting].T + self.intercepts[setting]).astype(np.float64)
+        if len(self.seen) == 2:  # of the second against the first
+            margins = np.hstack([np.zeros_like(margins), margins])
+        found = np.full((len(self.test), n_classes), -np.inf)
+        found[:, self.seen] = margins
+        return found
+
+
+def _chosen_c(train: Part, *, is_balanced: bool) -> tuple[float | None, float | None]:
+    """The C of `best_setting`, None where the training part is a single group, and the temperature of its logits.
 
     The path of growing C starts each fit from the one before: the optimum is the same, the way to it shorter.
     """
@@ -108,16 +145,37 @@ def _chosen_c(train: Part, *, is_balanced: bool) -> float | None:
     part, n_times = part_to_choose_on(train)
     # Half the digits are enough to choose by, in less than half the time; Newton's method needs them all.
     dtype = np.float64 if n_unknowns <= _FEW_UNKNOWNS else np.float32
+    inner: list[_InnerFold] = []
 
     def answers(x: np.ndarray, truth: np.ndarray, test: np.ndarray) -> np.ndarray:
         model = logistic(C_GRID[0] * n_times, n_unknowns, is_balanced=is_balanced, is_choosing=True)
         x, test = x.astype(dtype), test.astype(dtype)
+        own = _InnerFold(test, np.unique(truth), [], [])
+        inner.append(own)
         said = []
         for c in C_GRID:
             model.set_params(C=c * n_times)
             fit(model, x, truth)
             said.append(probabilities(model, test, truth, train.n_classes).argmax(axis=1))
+            if len(own.seen) > 1:
+                own.coefs.append(model.coef_.copy())
+                own.intercepts.append(model.intercept_.copy())
         return np.array(said)
 
     best = best_setting(part, len(C_GRID), answers)
-    return None if best is None else C_GRID[best]
+    return (None, None) if best is None else (C_GRID[best], _temperature(part, inner, best))
+
+
+def _temperature(part: Part, inner: list[_InnerFold], setting: int) -> float | None:
+    """T of the inner folds' held-out rows, those left out whose class was not fitted on; None where no row is left."""
+    folds = grouped_folds(part.groups, part.n_inner, part.truth)  # those of `best_setting`, as `inner` is in order
+    logits, truths = [], []
+    for fold, one in enumerate(inner):
+        if len(one.seen) > 1:
+            truth = part.truth[folds == fold]
+            is_known = np.isin(truth, one.seen)
+            logits.append(one.logits(setting, part.n_classes)[is_known])
+            truths.append(truth[is_known])
+    if not sum(map(len, truths)):
+        return None
+    return fit_temperature(np.concatenate(logits), np.concatenate(truths)).t

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from histokin.errors import EvaluationError
+from histokin.evaluate.intervals import class_strata
 from histokin.evaluate.items import is_missing, refuse_missing, text_codes
 from histokin.evaluate.probes.folds import Split, outer_folds
 
@@ -57,6 +58,15 @@ class ProbeTask:
         counts = np.bincount(self.truth, minlength=len(self.classes)) if self.classes else ()
         return {name: float(count / len(self)) for name, count in zip(self.classes, counts, strict=True)}
 
+    @property
+    def strata(self) -> np.ndarray | None:
+        """(P,) int64 class of each cluster, within which clusters are resampled; None as in `class_strata`."""
+        if not self.classes:
+            return None
+        sizes = np.zeros((self.n_clusters, len(self.classes)))
+        np.add.at(sizes, (self.clusters, self.truth), 1)
+        return class_strata(sizes)
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
@@ -74,6 +84,8 @@ class Fold:
         missing: classes that the training part lacks; they were never predicted here.
         gamma: in use by an RBF kernel; None elsewhere.
         is_approximate: the kernel was approximated, there being too many rows to fit on.
+        temperature: T that the inner folds' probabilities at the chosen setting want to be divided by to be
+            calibrated, see `calibration.fit_temperature`; not applied to this fold's. None where nothing was fitted.
     """
 
     held_out: tuple[str, ...]
@@ -86,6 +98,7 @@ class Fold:
     missing: tuple[str, ...] = ()
     gamma: float | None = None
     is_approximate: bool = False
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +108,7 @@ class Predicted:
     Attributes:
         values: (n, C) float64 probabilities or margins, or (n,) values.
         setting: see `Fold`.
-        is_at_edge, is_unchosen, is_converged, gamma, is_approximate: see `Fold`.
+        is_at_edge, is_unchosen, is_converged, gamma, is_approximate, temperature: see `Fold`.
         is_probability: False where (n, C) values are margins, which only rank rows and classes.
     """
 
@@ -107,6 +120,7 @@ class Predicted:
     gamma: float | None = None
     is_approximate: bool = False
     is_probability: bool = True
+    temperature: float | None = None
 
 
 class Probe(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 from histokin.artefacts import plain
 from histokin.evaluate.comparison import Figure, Kind, Row, check_rows, compare_scores, find_figure, mean_scores
 from histokin.evaluate.floors import floor_distance
-from histokin.evaluate.intervals import N_DRAWS, patient_weights
+from histokin.evaluate.intervals import N_DRAWS, patient_weights, resampled
 from histokin.evaluate.probes.folds import Split
 from histokin.evaluate.probes.linear import LinearProbe
 from histokin.evaluate.probes.neighbours import NeighbourProbe
@@ -267,6 +267,7 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe, *, name: str 
                 missing=tuple(np.delete(task.classes, np.unique(truth)).tolist()) if n_classes else (),
                 gamma=said.gamma,
                 is_approximate=said.is_approximate,
+                temperature=said.temperature,
             )
         )
     if not n_classes:
@@ -319,7 +320,7 @@ def _figures(rows: Sequence[Row], task: ProbeTask, reference: str, seed: int) ->
     return compare_scores(
         rows,
         reference=reference,
-        weights=patient_weights(task.n_clusters, seed=seed),
+        weights=patient_weights(task.n_clusters, seed=seed, strata=task.strata),
         cluster=task.cluster,
         chance=chance_levels(task),
         seed=seed,
@@ -353,6 +354,7 @@ def _protocol(
         "prevalence": task.prevalence,
         "cluster": task.cluster,
         "n_clusters": task.n_clusters,
+        "resampled": resampled(task.strata, cluster=task.cluster),
         "bootstrap_draws": N_DRAWS,
         "seed": seed,
         "members": {name: len(found) for name, found in outcomes.items()},
@@ -381,6 +383,14 @@ def _warnings(task: ProbeTask, outcomes: Mapping[str, tuple[Outcome, ...]]) -> t
         ):
             if any(is_so):
                 said.append(f"{name}: {sum(is_so)} of {len(folds)} folds {what}.")
+    if task.strata is not None:
+        n_clusters = np.bincount(task.strata, minlength=len(task.classes))
+        alone = [name for name, n in zip(task.classes, n_clusters, strict=True) if n == 1]
+        if alone:
+            said.append(
+                f"A single {task.cluster} has {_listed(tuple(alone))}: drawn within its class it never varies, so "
+                "bootstrap intervals are too narrow."
+            )
     if task.n_unlabelled:
         said.append(f"{task.n_unlabelled} rows without a target were set aside.")
     return tuple(said)

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
+from histokin.evaluate.calibration import ece_statistic
 from histokin.evaluate.comparison import Score
 from histokin.evaluate.intervals import Interval, Statistic, mean_of_classes, ratio, wilson_interval
 from histokin.evaluate.probes.outcome import Outcome, ProbeTask
 from histokin.evaluate.retrieval import confusion, macro_f1_of
 
-ECE_BINS = 15
 _BLOCK = 2**21  # numbers of a block of resamples
 _LEAST_P = float(np.finfo(np.float64).eps)  # -ln of it is 36: what a class that was never predicted costs
 
@@ -161,32 +161,6 @@ def _area(score: np.ndarray, is_own: np.ndarray, clusters: np.ndarray, n_cluster
         pairs = (weights @ n_own) * (weights @ n_other)
         won = ((weights @ wins) * weights).sum(axis=1)
         return np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0)
-
-    return value
-
-
-def ece_statistic(
-    probabilities: np.ndarray, truth: np.ndarray, clusters: np.ndarray, n_clusters: int, *, n_bins: int = ECE_BINS
-) -> Statistic:
-    """Mean gap between how sure and how right: sum over bins of the bin's share times |share right - mean probability|.
-
-    Bins (lo, hi] of equal width over the largest probability of each row.
-
-    Args:
-        probabilities: (N, C).
-        truth: (N,) codes.
-        clusters: (N,) codes.
-        n_clusters: P.
-        n_bins: of (0, 1].
-    """
-    surest = probabilities.max(axis=1)
-    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, surest, side="left")
-    gaps = np.zeros((n_clusters, n_bins))
-    np.add.at(gaps, (clusters, bins), (probabilities.argmax(axis=1) == truth) - surest)
-    sizes = np.bincount(clusters, minlength=n_clusters).astype(np.float64)
-
-    def value(weights: np.ndarray) -> np.ndarray:
-        return np.abs(weights @ gaps).sum(axis=1) / (weights @ sizes)
 
     return value
 

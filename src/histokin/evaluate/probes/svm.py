@@ -17,6 +17,10 @@ GAMMA_GRID = (0.1, 1.0, 10.0)
 MOST_EXACT = 10_000
 """With more training rows the RBF kernel is approximated: its cost grows with their square."""
 N_LANDMARKS = 2000
+MOST_CHOSEN_ON = 2000
+"""Rows on which C and gamma are chosen: half of what other probes take, for a cost that grows with their square."""
+MOST_PRECOMPUTED = 5000
+"""Training rows up to which the RBF kernel is one matrix (200 MB), many times faster than libsvm's own rows of it."""
 _STAND_IN = 1.0  # of C and of gamma's multiple, where a single training group leaves nothing to choose on
 _MAX_ITER = {"linear": 10_000, "rbf": 1_000_000}  # passes over the rows; pairs of rows
 
@@ -28,6 +32,7 @@ class SVMProbe:
     Linear: one class against the rest each, minimise (||w||^2 + b^2) / 2 + C sum_i w_i max(0, 1 - y_i f(x_i))^2
     (liblinear; the square and the penalised b are its own). RBF: exp(-gamma ||x - z||^2), hinge loss not squared, one
     class against one (libsvm); the pairs' votes, with their margins settling equal votes, are the classes' values.
+    Linear and pairwise is the RBF machine with the inner product in the kernel's place.
     Beyond 10 000 training rows the RBF kernel is approximated by 2000 of them (Nystroem) under the linear machine,
     which then works one against the rest and with the squared loss; such folds are marked.
 
@@ -38,23 +43,27 @@ class SVMProbe:
     Attributes:
         kernel: linear or rbf.
         c: C > 0, or None to choose it among `LINEAR_C_GRID` or `RBF_C_GRID` by the balanced accuracy of inner grouped
-            folds (of 4000 rows where there are more); ties take the smaller C, then the smaller gamma.
-        gamma: of the RBF kernel, > 0, as it stands in the equation; None to choose it along with C among `GAMMA_GRID`
-            times 1 / (D var(X)).
+            folds (of 2000 rows where there are more); ties take the smaller C, then the smaller gamma.
+        gamma: of the RBF kernel, > 0, as it stands in the equation; "scale" for 1 / (D var(X)) of each training part;
+            None to choose it along with C among `GAMMA_GRID` times that.
         is_balanced: w_i = N / (classes * rows of its class) instead of 1; of more than two classes, liblinear weighs
             in each machine the class's own rows so and the rest by 1.
+        is_pairwise: a linear machine for each two classes (libsvm) instead of one against the rest each; of no effect
+            on the RBF kernel, which knows no other way.
     """
 
     kernel: Literal["linear", "rbf"] = "linear"
     c: float | None = None
-    gamma: float | None = None
+    gamma: float | Literal["scale"] | None = None
     is_balanced: bool = True
+    is_pairwise: bool = False
 
     def __post_init__(self) -> None:
         if self.kernel not in ("linear", "rbf"):
             raise ValueError(f"kernel must be linear or rbf, got {self.kernel!r}")
-        if (self.c is not None and not self.c > 0) or (self.gamma is not None and not self.gamma > 0):
-            raise ValueError(f"C and gamma must be > 0, got {self.c} and {self.gamma}")
+        gamma = 1.0 if self.gamma in (None, "scale") else self.gamma
+        if (self.c is not None and not self.c > 0) or isinstance(gamma, str) or not gamma > 0:
+            raise ValueError(f"C and gamma must be > 0 (or gamma scale), got {self.c} and {self.gamma}")
         if self.kernel == "linear" and self.gamma is not None:
             raise ValueError("a linear machine has no gamma")
 
@@ -83,8 +92,18 @@ class SVMProbe:
         is_unchosen = best is None
         c, multiple = self._stand_in() if best is None else grid[best]
         gamma = None if self.kernel == "linear" else self.gamma_on(train.x, multiple)
-        x, asked = _mapped(train.x, test, gamma) if is_approximate else (train.x, test)
-        model = machine(c, None if is_approximate else gamma, is_balanced=self.is_balanced)
+        x, asked, is_kernel = train.x, test, False
+        if is_approximate:
+            x, asked = _mapped(train.x, test, gamma)
+        elif gamma is not None and len(train.x) <= MOST_PRECOMPUTED:
+            x, asked, is_kernel = _rbf(train.x, train.x, gamma), _rbf(test, train.x, gamma), True
+        model = machine(
+            c,
+            None if is_approximate else gamma,
+            is_balanced=self.is_balanced,
+            is_pairwise=self.is_pairwise and not is_approximate,
+            is_kernel=is_kernel,
+        )
         is_converged = fit(model, x, train.truth)
         return Predicted(
             margins(model, asked, seen, train.n_classes),
@@ -99,7 +118,9 @@ class SVMProbe:
 
     def gamma_on(self, x: np.ndarray, multiple: float) -> float:
         """The kernel's gamma on one training part: as given, or multiple / (D var(X))."""
-        return multiple / (x.shape[1] * (float(x.var()) or 1.0)) if self.gamma is None else self.gamma
+        if isinstance(self.gamma, float | int):
+            return self.gamma
+        return multiple / (x.shape[1] * (float(x.var()) or 1.0))
 
     def _grid(self) -> list[tuple[float, float]]:
         """C and gamma's multiple in the order in which ties are settled."""
@@ -122,14 +143,23 @@ class SVMProbe:
         )
 
 
-def machine(c: float, gamma: float | None, *, is_balanced: bool) -> Any:
-    """An unfitted scikit-learn machine: linear where gamma is None, primal or dual as rows and dimensions suggest."""
+def machine(
+    c: float, gamma: float | None, *, is_balanced: bool, is_pairwise: bool = False, is_kernel: bool = False
+) -> Any:
+    """An unfitted scikit-learn machine: linear where gamma is None, primal or dual as rows and dimensions suggest.
+
+    With `is_kernel` it is given the kernel's values in place of rows.
+    """
     from sklearn.svm import SVC, LinearSVC
 
     weight = "balanced" if is_balanced else None
+    if gamma is None and is_pairwise:
+        return SVC(kernel="linear", C=c, class_weight=weight, cache_size=500, max_iter=_MAX_ITER["rbf"])
     if gamma is None:
         steps, seed = _MAX_ITER["linear"], _sklearn_seed("svm-passes")
         return LinearSVC(C=c, class_weight=weight, dual="auto", max_iter=steps, random_state=seed)
+    if is_kernel:
+        return SVC(kernel="precomputed", C=c, class_weight=weight, cache_size=500, max_iter=_MAX_ITER["rbf"])
     # Set apart, since the default "scale" makes type checkers take gamma for a text.
     return SVC(C=c, class_weight=weight, cache_size=500, max_iter=_MAX_ITER["rbf"]).set_params(gamma=gamma)
 
@@ -178,20 +208,36 @@ def _mapped(train: np.ndarray, test: np.ndarray, gamma: float | None) -> tuple[n
     return kernel.fit_transform(train), kernel.transform(test)
 
 
+def _rbf(rows: np.ndarray, others: np.ndarray, gamma: float) -> np.ndarray:
+    """(n, m) float64 exp(-gamma ||x - z||^2), through one matrix product."""
+    return np.exp(-gamma * _squared_distances(rows, others))
+
+
+def _squared_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    found = (rows**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)[None, :] - 2 * (rows @ others.T)
+    return np.maximum(found, 0)
+
+
 def _chosen(probe: SVMProbe, train: Part, grid: list[tuple[float, float]]) -> int | None:
     """Which of the grid `best_setting` takes; on so few rows the kernel is exact."""
-    part, n_times = part_to_choose_on(train)
+    part, n_times = part_to_choose_on(train, MOST_CHOSEN_ON)
 
     def answers(x: np.ndarray, truth: np.ndarray, test: np.ndarray) -> np.ndarray:
         seen = np.unique(truth)
         if len(seen) == 1:
             return np.full((len(grid), len(test)), seen[0])
+        given: dict[float | None, tuple[np.ndarray, np.ndarray]] = {None: (x, test)}
+        if probe.kernel == "rbf":
+            near, far = _squared_distances(x, x), _squared_distances(test, x)
+            gammas = {probe.gamma_on(x, multiple) for _, multiple in grid}
+            given = {gamma: (np.exp(-gamma * near), np.exp(-gamma * far)) for gamma in gammas}
         said = []
         for c, multiple in grid:
             gamma = None if probe.kernel == "linear" else probe.gamma_on(x, multiple)
-            model = machine(c * n_times, gamma, is_balanced=probe.is_balanced)
-            fit(model, x, truth)
-            said.append(margins(model, test, seen, int(seen[-1]) + 1).argmax(axis=1))
+            how = {"is_balanced": probe.is_balanced, "is_pairwise": probe.is_pairwise, "is_kernel": gamma is not None}
+            model = machine(c * n_times, gamma, **how)
+            fit(model, given[gamma][0], truth)
+            said.append(margins(model, given[gamma][1], seen, int(seen[-1]) + 1).argmax(axis=1))
         return np.array(said)
 
     return best_setting(part, len(grid), answers)

@@ -10,7 +10,8 @@ from histokin.evaluate.splits.clam import (
     render_clam_split,
 )
 from histokin.evaluate.splits.duplicates import dhash, near_duplicates
-from histokin.evaluate.splits.leaks import Finding, LeakReport, find_leaks
+from histokin.evaluate.splits.files import splits_csv, splits_from_csv
+from histokin.evaluate.splits.leaks import Finding, LeakReport, find_leaks, refuse_leaks
 from histokin.evaluate.splits.making import (
     NestedSplit,
     inner_folds,
@@ -44,7 +45,10 @@ __all__ = [
     "parse_clam_split",
     "preserved_site_folds",
     "preserved_sites",
+    "refuse_leaks",
     "render_clam_descriptor",
     "render_clam_split",
+    "splits_csv",
+    "splits_from_csv",
     "stratified_folds",
 ]

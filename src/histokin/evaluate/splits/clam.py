@@ -4,14 +4,22 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, zip_longest
 from typing import Literal
 
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.splits.table import PARTS, SplitItems, SplitTable, coded, listed, stands_in_two
+from histokin.evaluate.splits.table import (
+    PARTS,
+    SplitItems,
+    SplitTable,
+    coded,
+    listed,
+    overlapping_tests,
+    stands_in_two,
+)
 
 _WHERE = "CLAM split"
 _HEADER = ["", *PARTS]
@@ -144,7 +152,8 @@ def import_clam_splits(
             name the patients.
 
     Raises:
-        EvaluationError: slides that the cohort does not have, a slide named twice, or patients in two parts.
+        EvaluationError: slides that the cohort does not have, a slide named twice, patients in two parts, or one
+            picture under several names in two, which no split may have.
         ValueError: there are no splits.
     """
     if not splits:
@@ -166,15 +175,14 @@ def import_clam_splits(
             )
         warnings.append(sentence)
     is_overlapping = any((a & b).any() for a, b in combinations([column == "test" for column in columns], 2))
-    if is_overlapping:
-        warnings.append("test parts overlap (Monte-Carlo): compare by Nadeau-Bengio, never by sd / sqrt(R)")
-    return SplitTable.of_parts(
+    table = SplitTable.of_parts(
         slides,
         {((i, 0) if is_overlapping else (0, i)): column for i, column in enumerate(columns)},
         unit="slide" if shared else "patient",
         kind="CLAM, monte-carlo" if is_overlapping else "CLAM, folds",
         warnings=warnings,
     )
+    return replace(table, warnings=(*table.warnings, *overlapping_tests(table)))
 
 
 def _read(text: str) -> tuple[list[str], list[list[str]]]:

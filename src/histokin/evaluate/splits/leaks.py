@@ -5,18 +5,19 @@ makes .95 out of no signal at all.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from histokin.artefacts import plain
+from histokin.errors import EvaluationError
 from histokin.evaluate.items import is_missing
 from histokin.evaluate.splits.duplicates import COSINE, HAMMING, MOST_PAIRS, near_duplicates, part_codes
-from histokin.evaluate.splits.table import SplitItems, coded, listed, stands_in_two
+from histokin.evaluate.splits.table import SplitItems, coded, listed, shared_pictures, stands_in_two
 
-Kind = Literal["patient", "slide", "group", "name", "identical", "near", "pretraining"]
+Kind = Literal["patient", "slide", "picture", "group", "name", "identical", "near", "pretraining"]
 
 _TCGA = re.compile(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])")
 
@@ -26,13 +27,13 @@ class Finding:
     """All leaks of one kind.
 
     Attributes:
-        kind: patient, slide or group (in two parts); name (a patient's id read from the slide's name is not the one
-            given); identical (the same pixels in two parts); near (near duplicates in two parts); pretraining (the
-            encoder has seen the cohort).
+        kind: patient, slide, picture (of several slides) or group (in two parts); name (a patient's id read from the
+            slide's name is not the one given); identical (tiles of the same pixels in two parts); near (near duplicates
+            in two parts); pretraining (the encoder has seen the cohort).
         sentence: for people.
         rows: (M,) int64 offending items.
         groups: (M,) int64 0..G-1: rows of one group belong together; a near duplicate is a group of two.
-        names: of the groups: patients, slides, ids, digests, cohorts; () for near duplicates.
+        names: of the groups: patients, slides, pictures, ids, digests, cohorts; () for near duplicates.
         n_apart: groups that stand in two parts of a fold; the others are faults of the table or of the encoder.
     """
 
@@ -105,7 +106,8 @@ def find_leaks(
     Args:
         items: N slides or tiles.
         parts: (N,) part or fold number of each, or (N, J) of J folds, as whole numbers with -1 where an item takes no
-            part (`SplitTable.part_codes`), or (N,) texts with "" there.
+            part (`SplitTable.part_codes`: of the items, or of the tiles' slides where slides were divided), or (N,)
+            texts with "" there.
         digests: (N,) SHA-256 of each tile's pixels; without them identical tiles are not looked for.
         hashes: (N,) uint64 of `dhash`, and
         features: (N, d) vectors of the tiles; without both near duplicates are not looked for.
@@ -130,6 +132,7 @@ def find_leaks(
             raise ValueError(f"{name} has {len(column)} rows for {len(items)} items")
     searched = np.ones(len(items), dtype=bool) if has_tissue is None else np.asarray(has_tissue, dtype=bool)
     found = [_in_two_parts(items, codes, "patient"), _in_two_parts(items, codes, "slide")]
+    found.append(_pictured_in_two_parts(items, codes))
     if (items.group != items.patient).any():
         found.append(_in_two_parts(items, codes, "group"))
     found.append(_misnamed(items, codes))
@@ -153,6 +156,42 @@ def find_leaks(
     else:
         skipped["pretraining"] = "it is not known what the encoder was trained on"
     return LeakReport(tuple(finding for finding in found if finding is not None), skipped, len(items))
+
+
+def refuse_leaks(report: LeakReport, items: SplitItems, *, allowed: Collection[Kind] = ()) -> None:
+    """Stop where something stands in two parts, naming the first rows of every kind of leak.
+
+    What no part divides is no reason to stop: patients with another id in their slides' names, and an encoder whose
+    pretraining has seen the cohort, which is to be said beside every figure. Nothing is known of what the report has
+    `skipped`.
+
+    Args:
+        report: of `find_leaks`.
+        items: those it was made of.
+        allowed: kinds that are let pass, such as slide, where patients of a tissue microarray are divided.
+
+    Raises:
+        EvaluationError: there are leaks.
+        ValueError: the items are not those of the report, or an unknown kind is allowed.
+    """
+    if len(items) != report.n_items:
+        raise ValueError(f"the report is of {report.n_items} items, got {len(items)}")
+    for kind in allowed:
+        report.finding(kind)
+    leaks = [found for found in report.findings if found.n_apart and found.kind not in allowed]
+    if leaks:
+        said = [f"{found.sentence} ({_first_rows(found, items)})" for found in leaks]
+        raise EvaluationError(
+            "; ".join(said),
+            "leak check",
+            "Put what belongs together into one part, leave the rows out of the split, or allow this kind by name.",
+        )
+
+
+def _first_rows(found: Finding, items: SplitItems) -> str:
+    """Group by group, so that a row stands beside what it repeats."""
+    rows = found.rows[np.argsort(found.groups, kind="stable")]
+    return listed([f"row {row}: {items.item[row]} of {items.slide[row]}" for row in rows.tolist()], 4)
 
 
 def seen_cohorts(cohorts: Sequence[str], pretraining: Sequence[str]) -> list[tuple[str, str]]:
@@ -189,6 +228,13 @@ def _in_two_parts(items: SplitItems, parts: np.ndarray, kind: Literal["patient",
     return _grouped(kind, sentence, names, codes, is_apart, is_apart)
 
 
+def _pictured_in_two_parts(items: SplitItems, parts: np.ndarray) -> Finding | None:
+    names, codes = shared_pictures(items)
+    is_apart = stands_in_two(codes, parts)
+    sentence = "{n} pictures of several slides stand in two parts: {names}"
+    return _grouped("picture", sentence, names, codes, is_apart, is_apart)
+
+
 def _misnamed(items: SplitItems, parts: np.ndarray) -> Finding | None:
     derived = [_tcga_patient(slide) or _tcga_patient(item) for slide, item in zip(items.slide, items.item, strict=True)]
     names, codes = coded(np.array(derived, dtype=object))
@@ -211,7 +257,9 @@ def _identical(digests: Sequence[str | bytes | None], parts: np.ndarray, searche
     texts = [value.hex() if isinstance(value, bytes) else "" if is_missing(value) else str(value) for value in digests]
     names, codes = coded(np.where(searched, np.array(texts, dtype=object), ""))
     is_apart = stands_in_two(codes, parts)
-    return _grouped("identical", "{n} pictures stand in two parts: {names}", names, codes, is_apart, is_apart)
+    return _grouped(
+        "identical", "the pixels of {n} tiles stand in two parts: {names}", names, codes, is_apart, is_apart
+    )
 
 
 def _near(pairs: np.ndarray, is_cut: bool) -> Finding | None:

@@ -1,6 +1,7 @@
 """Making splits: grouped stratified folds, Monte-Carlo repeats, leave-one-out, and inner folds for what is chosen.
 
-All depend on seed and ids alone, never on the order of the items.
+All depend on seed and ids alone, never on the order of the items. Whatever is held out, slides of one picture under
+several names fall into one part: the patients, slides or sites that show it count as one.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from histokin.evaluate.splits.table import (
     SplitTable,
     Unit,
     coded,
+    joined_by_pictures,
     listed,
     missing_classes,
     ordered_classes,
@@ -81,7 +83,8 @@ def stratified_folds(
         is_test[grouped.codes[fold_of == fold]] = True
         is_val = grouped.drawn(val_share, ~is_test, seed=repeat, names=("folds-validation", fold))
         parts[repeat, fold] = grouped.parts(is_test, is_val)
-    return with_missing(SplitTable.of_parts(items, parts, kind=f"stratified {n_made}-fold by patient"))
+    kind = f"stratified {n_made}-fold by patient"
+    return with_missing(SplitTable.of_parts(items, parts, kind=kind, warnings=joined_units(items)))
 
 
 def monte_carlo(
@@ -129,7 +132,8 @@ def monte_carlo(
         is_test = grouped.drawn(test_share, everyone, seed=seed, names=("monte-carlo-test", repeat))
         is_val = grouped.drawn(val_share, ~is_test, seed=seed, names=("monte-carlo-validation", repeat))
         parts[repeat, 0] = grouped.parts(is_test, is_val)
-    return with_missing(SplitTable.of_parts(items, parts, kind="monte-carlo by patient"))
+    kind = "monte-carlo by patient"
+    return with_missing(SplitTable.of_parts(items, parts, kind=kind, warnings=joined_units(items)))
 
 
 def leave_one_out(items: SplitItems, unit: Unit = "patient") -> SplitTable:
@@ -150,15 +154,16 @@ def leave_one_out(items: SplitItems, unit: Unit = "patient") -> SplitTable:
     names, codes = coded(column)
     n_needed = 3 if unit == "site" else 2
     if len(names) < n_needed:
+        only = "; ".join([listed(names), *joined_units(items, unit)])
         raise EvaluationError(
-            f"leaving one {unit} out needs at least {n_needed} of them, there is only {listed(names)}",
+            f"leaving one {unit} out needs at least {n_needed} of them, there is only {only}",
             _WHERE,
             "Add slides of others, or leave out a smaller unit.",
         )
     parts = {(0, fold): _texts_where(codes == fold, "test", "train") for fold in range(len(names))}
     caution = "slides of one patient stand in training and test part: figures say nothing about new patients"
-    has_mates = len(np.unique(items.group)) < len(names)
-    warnings = (caution,) if unit == "slide" and has_mates else ()
+    has_mates = len(np.unique(column_of(items, "patient"))) < len(names)
+    warnings = (*joined_units(items, unit), *(caution,) * (unit == "slide" and has_mates))
     return SplitTable.of_parts(items, parts, unit=unit, kind=f"leave one {unit} out", warnings=warnings)
 
 
@@ -207,21 +212,15 @@ def inner_folds(outer: SplitTable, n_inner: int = 3, *, allow_missing_class: boo
     for repeat, fold in outer.folds:
         rows = outer.rows(repeat, fold)
         rows = rows[outer.part[rows] != "test"]
-        items = SplitItems(
-            outer.item[rows],
-            outer.group[rows],
-            outer.slide[rows],
-            outer.patient[rows],
-            outer.site[rows],
-            outer.label[rows],
-        )
+        items = outer.items(rows)
         # Patients are kept whole under an outer split by site too: of three sites two are left, too few for folds.
         unit: Unit = "slide" if outer.unit == "slide" else "patient"
         fold_of = Grouped.of(items, unit).folds(n_inner, repeat=repeat, allow_missing_class=allow_missing_class)
         n_made = int(fold_of.max()) + 1
         parts = {(repeat, inner): _texts_where(fold_of == inner, "val", "train") for inner in range(n_made)}
         kind = f"inner {n_made}-fold of: {outer.kind}"
-        tables.append(with_missing(SplitTable.of_parts(items, parts, unit=unit, kind=kind)))
+        table = SplitTable.of_parts(items, parts, unit=unit, kind=kind, warnings=joined_units(items, unit))
+        tables.append(with_missing(table))
     return tuple(tables)
 
 
@@ -247,7 +246,7 @@ class Grouped:
 
     @classmethod
     def of(cls, items: SplitItems, unit: Unit = "patient") -> "Grouped":
-        """The items by patient (their `group`), site or slide.
+        """The items by patient (their `group`), site or slide, as `column_of` joins them.
 
         Raises:
             EvaluationError: items without label or unit.
@@ -321,17 +320,27 @@ def check_classes(
 
 
 def column_of(items: SplitItems, unit: Unit) -> np.ndarray:
-    """(N,) what is kept whole: groups, sites or slides.
+    """(N,) what is kept whole: groups, sites or slides; those that show one picture under the first of their names.
 
     Raises:
         EvaluationError: items without it.
         ValueError: unknown unit.
     """
-    columns = {"patient": items.group, "site": items.site, "slide": items.slide}
-    if unit not in columns:
-        raise ValueError(f"unit must be one of {', '.join(columns)}, got {unit!r}")
-    check_known(items, columns[unit], unit)
-    return columns[unit]
+    return joined_by_pictures(_own_column(items, unit), items)
+
+
+def joined_units(items: SplitItems, unit: Unit = "patient") -> tuple[str, ...]:
+    """A sentence that names the groups, sites or slides that pictures make one.
+
+    Raises:
+        EvaluationError, ValueError: as `column_of`.
+    """
+    own, joined = _own_column(items, unit), column_of(items, unit)
+    changed = np.flatnonzero(np.isin(joined, joined[own != joined]))
+    if not len(changed):
+        return ()
+    names = [" = ".join(np.unique(own[changed[joined[changed] == first]])) for first in np.unique(joined[changed])]
+    return (f"{unit}s that show the same picture are held out as one: {listed(names)}",)
 
 
 def check_known(items: SplitItems, column: np.ndarray, word: str) -> None:
@@ -352,6 +361,14 @@ def check_known(items: SplitItems, column: np.ndarray, word: str) -> None:
 def with_missing(table: SplitTable) -> SplitTable:
     """The table, its warnings naming the classes that parts of it lack."""
     return replace(table, warnings=(*table.warnings, *missing_classes(table)))
+
+
+def _own_column(items: SplitItems, unit: Unit) -> np.ndarray:
+    columns = {"patient": items.group, "site": items.site, "slide": items.slide}
+    if unit not in columns:
+        raise ValueError(f"unit must be one of {', '.join(columns)}, got {unit!r}")
+    check_known(items, columns[unit], unit)
+    return columns[unit]
 
 
 def _texts_where(condition: np.ndarray, yes: str, no: str) -> np.ndarray:

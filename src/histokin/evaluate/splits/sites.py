@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from histokin.errors import EvaluationError
-from histokin.evaluate.splits.making import Grouped, check_classes, column_of, with_missing
+from histokin.evaluate.splits.making import Grouped, check_classes, column_of, joined_units, with_missing
 from histokin.evaluate.splits.table import SplitItems, SplitTable, coded, listed
 from histokin.streams import stream
 
@@ -106,7 +106,8 @@ def preserved_site_folds(
         allow_missing_class: accept a class with patients at fewer sites than folds.
 
     Returns:
-        The table (test part = the fold's sites), and the sites' folds in the order of their sorted names.
+        The table (test part = the fold's sites), and the sites' folds in the order of their sorted names; sites that
+        show one picture are one, under the first of their names.
 
     Raises:
         EvaluationError: items without label or site, a patient at two sites, fewer sites than folds, or a class at
@@ -131,7 +132,8 @@ def preserved_site_folds(
         check_classes(grouped.classes, n_sites, n_folds, "sites", purpose, is_allowed=allow_missing_class)
     found = preserved_sites(counts, n_folds, seed=seed, seconds=seconds)
     parts = {(0, fold): np.where(found.fold[site] == fold, "test", "train").astype(object) for fold in range(n_folds)}
-    warnings = ("the search for folds was ended by its time limit: another run may find others",) * found.is_timed_out
+    ended = ("the search for folds was ended by its time limit: another run may find others",) * found.is_timed_out
+    warnings = (*joined_units(items, "site"), *ended)
     kind = f"site-preserving {n_folds}-fold (objective {found.objective}, bound {found.bound})"
     return with_missing(SplitTable.of_parts(items, parts, unit="site", kind=kind, warnings=warnings)), found
 

@@ -1,6 +1,6 @@
 """What is divided and how it was divided: `SplitItems` and `SplitTable`, the only table of splits.
 
-A table in which a patient stands in two parts of one fold cannot be built.
+A table in which a patient, or one picture under two names, stands in two parts of one fold cannot be built.
 """
 
 import json
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 Part = Literal["train", "val", "test"]
 Unit = Literal["patient", "site", "slide"]
 PARTS: tuple[Part, ...] = get_args(Part)
+UNITS: tuple[Unit, ...] = get_args(Unit)
 _WHERE = "split"
 _SHOWN = 5
-_TEXTS = ("item", "group", "slide", "patient", "site", "label")
+_TEXTS = ("item", "group", "slide", "patient", "site", "label", "picture")
 _COLUMNS = (*_TEXTS, "repeat", "fold", "part")
+_MAY_LACK = ("group", "site", "label", "picture")
 _METADATA = b"histokin.split"
-# Columns of which no value may stand in two parts of a fold. A slide may hold tiles of several patients (a tissue
-# microarray), so it is kept whole only where slides are what is held out.
+# Columns of which no value may stand in two parts of a fold; a picture that several slides show never may. A slide may
+# hold tiles of several patients (a tissue microarray), so it is kept whole only where slides are what is held out.
 # What must be known of every row for that: unknown patients would pass as different ones.
 _KNOWN = {"patient": ("group",), "site": ("group", "site"), "slide": ("slide",)}
 _KEPT_WHOLE = {"patient": ("patient", "group"), "site": ("patient", "group", "site"), "slide": ("slide",)}
@@ -43,6 +45,7 @@ class SplitItems:
         patient: whose it is.
         site: where it was scanned.
         label: class.
+        picture: what the slide shows; slides of the same content under different ids share it.
     """
 
     item: np.ndarray
@@ -51,6 +54,7 @@ class SplitItems:
     patient: np.ndarray
     site: np.ndarray
     label: np.ndarray
+    picture: np.ndarray
 
     @classmethod
     def of(
@@ -62,6 +66,7 @@ class SplitItems:
         site: Sequence[Any] | np.ndarray | None = None,
         item: Sequence[Any] | np.ndarray | None = None,
         group: Sequence[Any] | np.ndarray | None = None,
+        picture: Sequence[Any] | np.ndarray | None = None,
     ) -> "SplitItems":
         """Items from any sequences, which become text.
 
@@ -72,6 +77,8 @@ class SplitItems:
             site: (N,) where scanned.
             item: (N,) ids; the slide ids if None.
             group: (N,) what stays together, such as the cohort's leave-out units; the patients if None.
+            picture: (N,) ids of the slides' contents, such as those of the cohort's leave-out units; the slide itself
+                where missing.
 
         Raises:
             EvaluationError: there are none, an id repeats, or an item has no group.
@@ -85,15 +92,27 @@ class SplitItems:
             _texts(patient),
             _texts(blank if site is None else site),
             _texts(blank if label is None else label),
+            _filled(_texts(blank if picture is None else picture), _texts(slide)),
         )
 
     @classmethod
     def from_items(
-        cls, items: Items, *, item: Sequence[Any] | None = None, group: Sequence[Any] | None = None
+        cls,
+        items: Items,
+        *,
+        item: Sequence[Any] | None = None,
+        group: Sequence[Any] | None = None,
+        picture: Sequence[Any] | None = None,
     ) -> "SplitItems":
-        """The items of an evaluation, with ids and groups as in `of`."""
+        """The items of an evaluation, with ids, groups and pictures as in `of`."""
         return cls.of(
-            slide=items.slide, patient=items.patient, label=items.label, site=items.site, item=item, group=group
+            slide=items.slide,
+            patient=items.patient,
+            label=items.label,
+            site=items.site,
+            item=item,
+            group=group,
+            picture=picture,
         )
 
     def __post_init__(self) -> None:
@@ -129,7 +148,7 @@ class SplitTable:
     An item may be absent from a fold (files of others leave some out), never in it twice.
 
     Attributes:
-        item, group, slide, patient, site, label: (M,) texts as in `SplitItems`.
+        item, group, slide, patient, site, label, picture: (M,) texts as in `SplitItems`.
         repeat: (M,) int64 >= 0.
         fold: (M,) int64 >= 0.
         part: (M,) texts train, val or test.
@@ -146,6 +165,7 @@ class SplitTable:
     patient: np.ndarray
     site: np.ndarray
     label: np.ndarray
+    picture: np.ndarray
     repeat: np.ndarray
     fold: np.ndarray
     part: np.ndarray
@@ -207,8 +227,8 @@ class SplitTable:
     def __post_init__(self) -> None:
         if len({len(getattr(self, name)) for name in _COLUMNS}) > 1:
             raise ValueError("the columns of the split differ in length")
-        if self.unit not in get_args(Unit):
-            raise ValueError(f"unit must be one of {', '.join(get_args(Unit))}, got {self.unit!r}")
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be one of {', '.join(UNITS)}, got {self.unit!r}")
         if not len(self):
             raise EvaluationError("the split has no rows", _WHERE, "Divide at least two patients.")
         if self.repeat.min() < 0 or self.fold.min() < 0:
@@ -230,7 +250,8 @@ class SplitTable:
             self._refuse_unknown(name)
         self._refuse_repeated()
         for name in _KEPT_WHOLE[self.unit]:
-            self._refuse_divided(name)
+            self._refuse_divided(name, *coded(getattr(self, name)))
+        self._refuse_divided("picture", *shared_pictures(self))
 
     def __len__(self) -> int:
         return len(self.item)
@@ -250,25 +271,43 @@ class SplitTable:
         own = self._order[self._starts[place] : self._starts[place + 1]]
         return own if part is None else own[self.part[own] == part]
 
-    def part_codes(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """(N, J) int8 of the items asked for in the J `folds`: 0 train, 1 val, 2 test, -1 absent.
+    def items(self, rows: np.ndarray) -> SplitItems:
+        """The items of some rows.
 
         Raises:
-            ValueError: an id is asked for twice.
+            EvaluationError: one stands in several of them, or as `SplitItems`.
+        """
+        return SplitItems(*(getattr(self, name)[rows] for name in _TEXTS))
+
+    def rows_of(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """(N, J) int64 rows of the items asked for in the J `folds`, -1 where absent.
+
+        Args:
+            ids: (N,) of items. One may be asked for often: tiles by the slides of a table of slides.
+
+        Raises:
             EvaluationError: not one of them is in the table.
         """
-        place = {str(name): i for i, name in enumerate(ids)}
-        if len(place) != len(ids):
-            raise ValueError(f"{len(ids) - len(place)} ids are asked for twice")
+        names, asked = text_codes(ids)
+        place = {name: i for i, name in enumerate(names)}
         at = np.array([place.get(name, -1) for name in self.item], dtype=np.int64)
-        is_asked = at >= 0
-        if not is_asked.any():
+        known = np.flatnonzero(at >= 0)
+        if not len(known):
             raise EvaluationError(
                 f"not one of {len(ids)} ids is in the split", _WHERE, f"Its ids are like {listed(self.item, 2)}."
             )
-        found = np.full((len(ids), len(self.folds)), -1, dtype=np.int8)
-        found[at[is_asked], self._fold_of[is_asked]] = self._part_numbers()[is_asked]
-        return found
+        found = np.full((len(names), len(self.folds)), -1, dtype=np.int64)
+        found[at[known], self._fold_of[known]] = known
+        return found[asked]
+
+    def part_codes(self, ids: Sequence[Any] | np.ndarray) -> np.ndarray:
+        """(N, J) int8 of the items asked for in the J `folds`: 0 train, 1 val, 2 test, -1 absent; ids as in `rows_of`.
+
+        Raises:
+            EvaluationError: not one of them is in the table.
+        """
+        rows = self.rows_of(ids)
+        return np.where(rows >= 0, self._part_numbers()[rows], -1).astype(np.int8)
 
     def class_counts(
         self, repeat: int, fold: int, *, of: Literal["item", "slide", "patient", "group"] = "item"
@@ -292,29 +331,46 @@ class SplitTable:
         return pa.table({name: columns[name] for name in _COLUMNS}, metadata={_METADATA: meta.encode()})
 
     @classmethod
-    def from_arrow(cls, columns: "pa.Table") -> "SplitTable":
-        """The split of such columns; without metadata (a CSV) it is kept whole by patient.
+    def of_columns(
+        cls,
+        columns: Mapping[str, Sequence[Any] | np.ndarray],
+        *,
+        unit: Unit = "patient",
+        kind: str = "given",
+        warnings: Sequence[str] = (),
+    ) -> "SplitTable":
+        """The split of (M,) columns by name.
 
         Args:
-            columns: as `to_arrow` gives them; `group` may be missing or empty (the patient then), `site` and `label`
-                too.
+            columns: those of the class; `group` may be missing or empty (the patient then), `picture` too (the slide
+                then), `site` and `label` as well.
+            unit, kind, warnings: as in the class.
 
         Raises:
-            EvaluationError: a column is missing, or as the class.
+            EvaluationError: a column is missing, a repeat or fold is no whole number, or as the class.
         """
-        names = columns.column_names
-        missing = [name for name in _COLUMNS if name not in (*names, "group", "site", "label")]
+        missing = [name for name in _COLUMNS if name not in (*columns, *_MAY_LACK)]
         if missing:
             raise EvaluationError(
                 f"columns are missing: {', '.join(missing)}", _WHERE, f"A split has {', '.join(_COLUMNS)}."
             )
-        nothing = [""] * len(columns)
-        texts = {n: _texts(columns.column(n).to_pylist() if n in names else nothing) for n in (*_TEXTS, "part")}
-        texts["group"] = np.where(texts["group"] == "", texts["patient"], texts["group"])
-        numbers = {name: _whole_numbers(columns.column(name).to_pylist(), name) for name in ("repeat", "fold")}
+        nothing = [""] * len(columns["item"])
+        texts = {name: _texts(columns.get(name, nothing)) for name in (*_TEXTS, "part")}
+        texts["group"] = _filled(texts["group"], texts["patient"])
+        texts["picture"] = _filled(texts["picture"], texts["slide"])
+        numbers = {name: _whole_numbers(columns[name], name) for name in ("repeat", "fold")}
+        return cls(**texts, **numbers, unit=unit, kind=kind, warnings=tuple(warnings))
+
+    @classmethod
+    def from_arrow(cls, columns: "pa.Table") -> "SplitTable":
+        """The split of such columns as `of_columns` reads them; without metadata it is kept whole by patient.
+
+        Raises:
+            EvaluationError: as `of_columns`.
+        """
         meta = json.loads((columns.schema.metadata or {}).get(_METADATA, b"{}"))
-        known = {name: meta[name] for name in ("unit", "kind") if name in meta}
-        return cls(**texts, **numbers, **known, warnings=tuple(meta.get("warnings", ())))
+        read = {name: columns.column(name).to_pylist() for name in columns.column_names}
+        return cls.of_columns(read, **{name: meta[name] for name in ("unit", "kind", "warnings") if name in meta})
 
     def _part_numbers(self) -> np.ndarray:
         """(M,) int8 places in PARTS."""
@@ -348,8 +404,8 @@ class SplitTable:
                 "Keep one row an item, repeat and fold.",
             )
 
-    def _refuse_divided(self, name: str) -> None:
-        names, codes = coded(getattr(self, name))
+    def _refuse_divided(self, name: str, names: list[str], codes: np.ndarray) -> None:
+        """Refuse (M,) codes of `names`, -1 for rows in none, that stand in two parts of a fold."""
         known = np.flatnonzero(codes >= 0)
         folds, part = self._fold_of[known], self._part_numbers()[known]
         keys, place = np.unique(folds * len(names) + codes[known], return_inverse=True)
@@ -377,6 +433,44 @@ def coded(values: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
     """Sorted names and (N,) int64 codes into them; -1 for "" (unknown)."""
     names, codes = text_codes(_texts(values))
     return (names[1:], codes - 1) if names and names[0] == "" else (names, codes)
+
+
+def shared_pictures(items: SplitItems | SplitTable) -> tuple[list[str], np.ndarray]:
+    """The pictures that several slides show, sorted, and (N,) int64 codes into them; -1 for rows of none.
+
+    A picture of one slide joins nothing: tiles of several patients on it (a tissue microarray) are different tissue.
+    """
+    if (items.picture == items.slide).all():  # as a rule, and quickly seen
+        return [], np.full(len(items), -1, dtype=np.int64)
+    names, codes = coded(items.picture)
+    slides = text_codes(np.where(items.slide == "", items.item, items.slide))[1]  # unknown ones are not one slide
+    shown = np.unique(np.stack([codes, slides], axis=1)[codes >= 0], axis=0)
+    is_shared = np.bincount(shown[:, 0], minlength=len(names)) > 1
+    place = np.append(np.where(is_shared, np.cumsum(is_shared) - 1, -1), -1)  # the last is that of code -1
+    return [name for name, mark in zip(names, is_shared, strict=True) if mark], place[codes]
+
+
+def joined_by_pictures(units: np.ndarray, items: SplitItems | SplitTable) -> np.ndarray:
+    """(N,) units, where those that show a common picture have become one, under the first of their names.
+
+    Args:
+        units: (N,) texts such as patients, "" where unknown.
+        items: N of them.
+    """
+    pictures, picture = shared_pictures(items)
+    if not pictures:
+        return units
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names, unit = coded(units)
+    rows = np.flatnonzero((unit >= 0) & (picture >= 0))
+    n_nodes = len(names) + len(pictures)
+    links = coo_array((np.ones(len(rows)), (unit[rows], len(names) + picture[rows])), shape=(n_nodes, n_nodes))
+    component = connected_components(links, directed=False)[1][: len(names)]
+    _, first, place = np.unique(component, return_index=True, return_inverse=True)
+    counts_as = np.concatenate([[0], 1 + first[place.ravel()]])
+    return np.array(["", *names], dtype=object)[counts_as[unit + 1]]
 
 
 def ordered_classes(labels: Sequence[str] | np.ndarray) -> list[str]:
@@ -413,19 +507,32 @@ def missing_classes(table: SplitTable) -> tuple[str, ...]:
     return tuple(f"no item of class {name} in {listed(places)}" for name, places in lacking.items())
 
 
+def overlapping_tests(table: SplitTable) -> tuple[str, ...]:
+    """A sentence where an item is tested in several folds, as in repeated folds and Monte-Carlo splits."""
+    tested = np.flatnonzero(table.part == "test")
+    names, item = text_codes(table.item[tested])
+    if len(names) == len(tested):
+        return ()
+    n_repeats = len(np.unique(table.repeat[tested]))
+    n_pairs = len(np.unique(np.stack([item, table.repeat[tested]], axis=1), axis=0))
+    is_each_once = n_pairs == len(tested) == len(names) * n_repeats and len(table.folds) > n_repeats
+    kind = "repeated folds" if is_each_once else "Monte-Carlo, as CLAM's splits are by design"
+    return (f"test parts overlap ({kind}): compare by Nadeau-Bengio, never by sd / sqrt(R)",)
+
+
 def listed(names: Sequence[str] | np.ndarray, n_shown: int = _SHOWN) -> str:
     """The first few names, and how many there are."""
     shown = ", ".join(str(name) for name in names[:n_shown])
     return shown if len(names) <= n_shown else f"{shown}, ... ({len(names)} in all)"
 
 
-def _whole_numbers(values: list[Any], name: str) -> np.ndarray:
+def _whole_numbers(values: Sequence[Any] | np.ndarray, name: str) -> np.ndarray:
     """(M,) int64 of a column.
 
     Raises:
         EvaluationError: a value is no whole number; names the row.
     """
-    for row, value in enumerate(values):
+    for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values):
         if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
             raise EvaluationError(f"{name} holds {value!r} in row {row}", _WHERE, "Count repeats and folds from 0.")
     return np.array(values, dtype=np.int64)
@@ -433,6 +540,11 @@ def _whole_numbers(values: list[Any], name: str) -> np.ndarray:
 
 def _described(table: SplitTable, rows: np.ndarray) -> str:
     return listed([f"row {row} ({table.item[row]}, {table.part[row]})" for row in rows.tolist()])
+
+
+def _filled(column: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """A column with the others' texts where it has none; as it is where lengths differ, which the class refuses."""
+    return np.where(column == "", others, column) if len(column) == len(others) else column
 
 
 def _texts(values: Sequence[Any] | np.ndarray) -> np.ndarray:

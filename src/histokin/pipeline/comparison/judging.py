@@ -22,8 +22,9 @@ from histokin.evaluate import (
     evaluate_retrieval,
 )
 from histokin.pipeline.comparison.plan import RANDOM, ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.comparison.tasks import HEADLINES, clusters_of, conditions_met, task_texts
+from histokin.pipeline.comparison.tasks import clusters_of, conditions_met, task_texts
 from histokin.pipeline.gathering import Gathered, gather, tile_items, tile_places
+from histokin.pipeline.measures import HEADLINES, side_by_side
 from histokin.pipeline.stages import embed
 from histokin.progress import Reporter
 from histokin.tiles import Tiling
@@ -127,7 +128,7 @@ class Judge:
 
         def judge(name: str, metrics: Sequence[str] | None, measured: Callable[[], Any]) -> None:
             try:
-                measures.append(_measure(name, measured(), names, metrics))
+                measures.append(side_by_side(name, measured(), names, metrics))
             except (EvaluationError, StoreError) as error:
                 refusals.append(f"{name}: {error.what}. {error.remedy}")
 
@@ -185,24 +186,3 @@ def _distance_ratio(
         clusters=clusters[asked],
         **how,
     )
-
-
-def _measure(name: str, found: Any, entries: list[str], metrics: Sequence[str] | None = None) -> dict[str, Any]:
-    """One way of judging: every row's figures, and each entry's differences to every other row."""
-    rows: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        for figure in found.against(entry):
-            if metrics is not None and figure.metric not in metrics:
-                continue
-            row = rows.setdefault(figure.name, {"name": figure.name, "kind": figure.kind, "figures": {}})
-            of = row["figures"].setdefault(figure.metric, {"minus": {}})
-            of |= {"value": figure.value, "interval": figure.interval, "chance": figure.chance}
-            if figure.delta is not None:
-                main = rows.setdefault(entry, {"name": entry, "kind": "encoder", "figures": {}})
-                main["figures"].setdefault(figure.metric, {"minus": {}})["minus"][figure.name] = figure.delta
-    return {
-        "name": name,
-        "protocol": found.protocol,
-        "warnings": found.warnings,
-        "rows": list(rows.values()),
-    }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from histokin.cohort import leave_out_units
 from histokin.errors import EvaluationError
 from histokin.pipeline.comparison.plan import ComparisonPlan, EntrySpec, TaskSpec
-from histokin.pipeline.evaluation import CHOSEN_COLUMNS
+from histokin.pipeline.evaluation.spec import CHOSEN_COLUMNS
 from histokin.pipeline.gathering import Gathered, tile_labels
 from histokin.pipeline.packing import contents_of
 from histokin.pipeline.stages import open_tiling
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from histokin.learn import Recipe
 
 UNITS = ("patient", "slide", "site")
-
-HEADLINES = {
-    "linear probe": ("balanced_accuracy", "macro_f1"),
-    "ridge probe": ("spearman_within", "r2"),
-    "retrieval": ("acc@1", "mmv@5"),
-    "distance ratio": ("addr",),
-}
-"""Ways of judging, and the metrics of each that tables show."""
 
 
 def recipe_of(plan: ComparisonPlan, entry: EntrySpec) -> "Recipe":

@@ -3,12 +3,13 @@
 A verdict reads the ends of intervals that are in the document and computes nothing.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from histokin.report import wording
 from histokin.report.comparison.document import ComparedMeasure, ComparedRow, ComparedTask, ComparisonDocument
+from histokin.report.comparison.words import LOWER_IS_BETTER
 from histokin.report.document import Value
 
 Standing = Literal["above", "below", "alike", "unknown"]
@@ -66,19 +67,32 @@ class Verdict:
 
 
 def best_floor(measure: ComparedMeasure, metric: str) -> ComparedRow | None:
-    """The floor with the highest value; ties go to the first."""
+    """The floor with the highest value, of an error the lowest; ties go to the first."""
     return _best([row for row in measure.rows if row.kind == "floor"], metric)
 
 
 def _best(rows: Iterable[ComparedRow], metric: str) -> ComparedRow | None:
     known = [(row.values[metric].value, row) for row in rows if metric in row.values]
     valued = [(value, row) for value, row in known if value is not None and wording.is_number(value)]
-    return max(valued, key=lambda pair: pair[0])[1] if valued else None
+    best = min if metric in LOWER_IS_BETTER else max
+    return best(valued, key=lambda pair: pair[0])[1] if valued else None
 
 
 def minus(row: ComparedRow, metric: str, other: str) -> Value | None:
     """A row minus another, if that was computed."""
     return row.minus.get(metric, {}).get(other)
+
+
+def between(measure: ComparedMeasure, metric: str, row: ComparedRow, other: str) -> Value | None:
+    """A row minus another, or else what the other's difference to it says, turned round."""
+    own = minus(row, metric, other)
+    if own is not None:
+        return own
+    turned = next((minus(one, metric, row.name) for one in measure.rows if one.name == other), None)
+    if turned is None:
+        return None
+    value, low, high = (-end if end is not None else None for end in (turned.value, turned.high, turned.low))
+    return replace(turned, value=value, low=low, high=high)
 
 
 def verdict(task: ComparedTask) -> Verdict | None:
@@ -91,25 +105,24 @@ def verdict(task: ComparedTask) -> Verdict | None:
     entries = [row for row in measure.rows if row.kind == "entry"]
     grouped: dict[tuple[Standing, Standing], list[str]] = {}
     for row in entries:
-        twin, best = _both(task, row, metric, floor)
+        twin = standing(minus(row, metric, task.twins.get(row.name, "")))
+        best = standing(minus(row, metric, floor.name)) if floor else "unknown"
         grouped.setdefault((twin, best), []).append(row.name)
     order = ("above", "alike", "below", "unknown")
     ordered = sorted(grouped, key=lambda pair: (order.index(pair[1]), order.index(pair[0])))
     floor_name = floor.name if floor else ""
     is_one = floor_name in set(task.twins.values()) and len(set(task.twins.values())) == 1
-    lines = [Line(_tone(*pair), _claim(*pair, is_one=is_one, floor=floor_name), grouped[pair]) for pair in ordered]
+    lines = [
+        Line(_tone(metric, *pair), _claim(*pair, is_one=is_one, floor=floor_name), grouped[pair]) for pair in ordered
+    ]
     return Verdict(task, metric, floor_name, lines, _among(entries, metric), limits(measure, [metric]))
 
 
-def _both(task: ComparedTask, row: ComparedRow, metric: str, floor: ComparedRow | None) -> tuple[Standing, Standing]:
-    twin = standing(minus(row, metric, task.twins.get(row.name, "")))
-    return twin, standing(minus(row, metric, floor.name)) if floor else "unknown"
-
-
-def _tone(twin: Standing, best: Standing) -> Literal["good", "part", "plain", "bad"]:
-    if "below" in (twin, best):
+def _tone(metric: str, twin: Standing, best: Standing) -> Literal["good", "part", "plain", "bad"]:
+    better, worse = ("below", "above") if metric in LOWER_IS_BETTER else ("above", "below")
+    if worse in (twin, best):
         return "bad"
-    if "above" in (twin, best):
+    if better in (twin, best):
         return "good" if twin == best else "part"
     return "plain"
 
@@ -182,14 +195,22 @@ def overview(task: ComparedTask) -> Overview:
         cells = []
         for measure, metric in drawn:
             row = next((row for row in measure.rows if row.name == name and metric in row.values), None)
-            cells.append(_cell(task, row, metric, best_floor(measure, metric)) if row else ("plain", wording.MISSING))
+            cells.append(standings_of(measure, row, metric, task.twins) if row else ("plain", wording.MISSING))
         rows.append((name, cells))
     return Overview([metric for _, metric in drawn], rows)
 
 
-def _cell(task: ComparedTask, row: ComparedRow, metric: str, floor: ComparedRow | None) -> tuple[str, str]:
-    twin, best = _both(task, row, metric, floor)
-    return _tone(twin, best), f"{SIGNS[twin]} random {SIGNS[best]} floor"
+def standings_of(measure: ComparedMeasure, row: ComparedRow, metric: str, twins: Mapping[str, str]) -> tuple[str, str]:
+    """(tone, words): how a row stands to its random twin and to the best floor; ("plain", "") where it has neither."""
+    floor = best_floor(measure, metric)
+    others = {"random": twins.get(row.name, ""), "floor": floor.name if floor else ""}
+    found: dict[str, Standing] = {
+        name: standing(between(measure, metric, row, other)) for name, other in others.items() if other
+    }
+    if not found:
+        return "plain", ""
+    said = list(found.values())
+    return _tone(metric, said[0], said[-1]), " ".join(f"{SIGNS[one]} {name}" for name, one in found.items())
 
 
 def n_differences(document: ComparisonDocument) -> int:

@@ -1,6 +1,6 @@
 """From a comparison's document to what its template lays out: tables with their figures, and training curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,8 +13,8 @@ from histokin.report.comparison.verdicts import (
     Overview,
     Verdict,
     best_floor,
+    between,
     limits,
-    minus,
     overview,
     standing,
     verdict,
@@ -78,16 +78,28 @@ def task_view(task: ComparedTask, entries: Sequence[ComparedEntry]) -> TaskView:
     against = {entry.name: entry.against for entry in entries}
     measures = []
     for measure in task.measures:
-        found = [metric_view(task, measure, metric, against) for metric in measure.metrics]
+        found = [metric_view(measure, metric, task.twins, against) for metric in measure.metrics]
         shown = [view for view in found if view is not None]
-        measures.append(MeasureView(measure, protocol_sentence(task, measure), flat(measure.protocol), shown))
+        measures.append(MeasureView(measure, protocol_sentence(measure, task.n_judged), flat(measure.protocol), shown))
     return TaskView(task, verdict(task), overview(task), measures)
 
 
 def metric_view(
-    task: ComparedTask, measure: ComparedMeasure, metric: str, against: dict[str, list[str]]
+    measure: ComparedMeasure,
+    metric: str,
+    twins: Mapping[str, str],
+    against: Mapping[str, Sequence[str]],
+    called: tuple[str, str] | None = None,
 ) -> MetricView | None:
-    """Table and figure of one metric; None if no row has a value."""
+    """Table and figure of one metric; None if no row has a value.
+
+    Args:
+        measure: what was judged.
+        metric: one of its own.
+        twins: by entry, the floor of random weights of its own architecture.
+        against: by entry, the other entries that it is held against.
+        called: the metric's name and meaning, where they are not those of a tile's comparison.
+    """
     rows = [row for row in measure.rows if metric in row.values]
     rows.sort(key=lambda row: row.kind == "floor")  # stable: the order of the plan stays
     chance = measure.chance.get(metric)
@@ -96,24 +108,28 @@ def metric_view(
         return None
     floor = best_floor(measure, metric)
     beside = list(dict.fromkeys(other for row in rows for other in against.get(row.name, [])))
-    columns = ["− random", "− best floor", *(f"− {name}" for name in beside)]
+    held: list[tuple[str, Mapping[str, str]]] = []  # a column's title, and by entry the row it is held against
+    if twins:
+        held.append(("− random", twins))
+    if floor:
+        held.append(("− best floor", {row.name: floor.name for row in rows}))
+    held += [(f"− {name}", {entry: name for entry, others in against.items() if name in others}) for name in beside]
     level = floor.values[metric].value if floor else None
     found = []
     for row in rows:
         value = row.values[metric]
         differences = []
         if row.kind == "entry":
-            others = [task.twins.get(row.name, ""), floor.name if floor else ""]
-            others += [name if name in against.get(row.name, []) else "" for name in beside]
-            for other in others:
-                of = minus(row, metric, other)
+            for _, others in held:
+                other = others.get(row.name, "")
+                of = between(measure, metric, row, other)
                 differences.append(Difference(of, standing(of), other))
         words = f"{row.name}: {wording.number(value.value)} {wording.interval(value)}".strip()
         kind = "trained" if row.kind == "entry" else "floor"
         track = figures.forest_track(axis, value, kind=kind, label=words, reference=level)
         found.append(RowView(row.name, row.kind, row is floor, value, track, differences))
-    name, meaning = METRICS.get(metric, (wording.metric(metric), ""))
-    notes = limits(measure, [metric])
+    name, meaning = called or METRICS.get(metric, (wording.metric(metric), ""))
+    columns, notes = [column for column, _ in held], limits(measure, [metric])
     return MetricView(metric, name, meaning, columns, found, axis, chance, floor.name if floor else "", notes)
 
 

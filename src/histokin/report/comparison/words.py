@@ -23,6 +23,7 @@ METRICS = {
     "r2": ("R²", "The same regression: share of the variance explained; below 0 is worse than the mean."),
     "addr": ("Distance ratio", "How much further apart in the embedding distant tiles of a slide are than near ones."),
 }
+LOWER_IS_BETTER = frozenset({"nll", "ece", "ace", "brier"})
 LOOKS = {
     "rank": ("Rank", "RankMe, dimensions in use; a fall towards 1 is collapse"),
     "spread": ("Spread", "1 is even, 0 is collapse"),
@@ -71,22 +72,24 @@ def _range(values: Sequence[int], noun: str) -> str:
     return wording.counted(low, noun) if low == high else f"{low:,} to {wording.counted(high, noun)}"
 
 
-def protocol_sentence(task: ComparedTask, measure: ComparedMeasure) -> str:
-    """The protocol in one or two sentences; what it does not state is left out."""
+def protocol_sentence(measure: ComparedMeasure, n_judged: int, noun: str = "tile") -> str:
+    """The protocol in one or two sentences; what it does not state is left out.
+
+    `n_judged` items, called `noun`, stand where the protocol counts none itself.
+    """
     how = measure.protocol
     unit = str(how.get("held_out") or how.get("leave_out") or "")
     said = []
     if "n_folds" in how:
-        rows = wording.counted(how.get("n_rows", task.n_judged), "tile")
+        rows = wording.counted(how.get("n_rows", n_judged), noun)
         groups = f" of {wording.counted(how['n_groups'], unit)}" if "n_groups" in how else ""
         folds = "each in turn" if how.get("split") == "leave one out" else f"in {how['n_folds']} folds"
         said.append(f"{rows}{groups}; the {unit} is left out, {folds}, and predicted by what was fitted on the others")
     elif "n_queries" in how:
-        asked = wording.counted(how["n_queries"], "tile")
-        of = how.get("n_labelled", task.n_judged)
-        said.append(
-            f"{asked} of {of:,} ask; the {unit} of the asking tile is left out, all other labelled tiles answer"
-        )
+        asked = wording.counted(how["n_queries"], noun)
+        of = how.get("n_labelled", n_judged)
+        left_out = f"only the asking {noun} itself" if unit == "self" else f"the {unit} of the asking {noun}"
+        said.append(f"{asked} of {of:,} ask; {left_out} is left out, all other labelled {noun}s answer")
     elif "near_um" in how:
         said.append(
             f"pairs of tiles of one slide, {wording.counted(how.get('n_slides', 0), 'slide')}: "
