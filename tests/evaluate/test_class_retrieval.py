@@ -134,7 +134,7 @@ def test_encoders_are_compared_class_by_class_on_the_patients_that_have_it():
     good = np.eye(3)[label] * 4 + rng.normal(size=(len(label), 3))
     bad = rng.normal(size=good.shape)
     found = retrieve_classes({"good": good, "bad": bad}, items, floors={"random": [bad, good]})
-    n_clusters = found.protocol["n_clusters"]["c2"]
+    n_clusters = found.protocol["n_clusters_of"]["c2"]
     assert n_clusters <= 11
     hits = [slow(x, items, "patient")[0]["c2"] for x in (good, bad)]
     sums = [np.array([sum(own) for own in one.values()]) for one in hits]

@@ -174,7 +174,7 @@ def retrieve_classes(
         "distances": distances,
         "members": members,
         "cluster": task.cluster,
-        "n_clusters": {one.label: len(one.sizes) for one in asked},
+        "n_clusters_of": {one.label: len(one.sizes) for one in asked},
         "bootstrap_draws": N_DRAWS,
         "seed": seed,
     }
@@ -269,7 +269,7 @@ def _figures(scored: Mapping[str, Sequence[Row]], reference: str, protocol: Mapp
         compare_scores(
             rows,
             reference=reference,
-            weights=patient_weights(protocol["n_clusters"][label], seed=protocol["seed"]),
+            weights=patient_weights(protocol["n_clusters_of"][label], seed=protocol["seed"]),
             cluster=protocol["cluster"],
             chance={label: protocol["chance"][label]},
             seed=protocol["seed"],

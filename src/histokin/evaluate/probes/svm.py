@@ -21,6 +21,7 @@ MOST_CHOSEN_ON = 2000
 """Rows on which C and gamma are chosen: half of what other probes take, for a cost that grows with their square."""
 MOST_PRECOMPUTED = 5000
 """Training rows up to which the RBF kernel is one matrix (200 MB), many times faster than libsvm's own rows of it."""
+_TOLERANCE = {"choosing": 1e-2, "fitting": 1e-4}  # of liblinear: at large C the last digits take most of the steps
 _STAND_IN = 1.0  # of C and of gamma's multiple, where a single training group leaves nothing to choose on
 _MAX_ITER = {"linear": 10_000, "rbf": 1_000_000}  # passes over the rows; pairs of rows
 
@@ -144,7 +145,13 @@ class SVMProbe:
 
 
 def machine(
-    c: float, gamma: float | None, *, is_balanced: bool, is_pairwise: bool = False, is_kernel: bool = False
+    c: float,
+    gamma: float | None,
+    *,
+    is_balanced: bool,
+    is_pairwise: bool = False,
+    is_kernel: bool = False,
+    aim: Literal["choosing", "fitting"] = "fitting",
 ) -> Any:
     """An unfitted scikit-learn machine: linear where gamma is None, primal or dual as rows and dimensions suggest.
 
@@ -157,7 +164,8 @@ def machine(
         return SVC(kernel="linear", C=c, class_weight=weight, cache_size=500, max_iter=_MAX_ITER["rbf"])
     if gamma is None:
         steps, seed = _MAX_ITER["linear"], _sklearn_seed("svm-passes")
-        return LinearSVC(C=c, class_weight=weight, dual="auto", max_iter=steps, random_state=seed)
+        how: dict[str, Any] = {"dual": "auto", "tol": _TOLERANCE[aim], "max_iter": steps, "random_state": seed}
+        return LinearSVC(C=c, class_weight=weight, **how)
     if is_kernel:
         return SVC(kernel="precomputed", C=c, class_weight=weight, cache_size=500, max_iter=_MAX_ITER["rbf"])
     # Set apart, since the default "scale" makes type checkers take gamma for a text.
@@ -234,8 +242,12 @@ def _chosen(probe: SVMProbe, train: Part, grid: list[tuple[float, float]]) -> in
         said = []
         for c, multiple in grid:
             gamma = None if probe.kernel == "linear" else probe.gamma_on(x, multiple)
-            how = {"is_balanced": probe.is_balanced, "is_pairwise": probe.is_pairwise, "is_kernel": gamma is not None}
-            model = machine(c * n_times, gamma, **how)
+            how: dict[str, Any] = {
+                "is_balanced": probe.is_balanced,
+                "is_pairwise": probe.is_pairwise,
+                "is_kernel": gamma is not None,
+            }
+            model = machine(c * n_times, gamma, aim="choosing", **how)
             fit(model, given[gamma][0], truth)
             said.append(margins(model, given[gamma][1], seen, int(seen[-1]) + 1).argmax(axis=1))
         return np.array(said)

@@ -366,7 +366,32 @@ def _places(
         return None, 0.0
     if not np.isfinite(mpp).all():
         return None, 0.0
-    return rows.coords.astype(np.float64) * mpp[rows.slide][:, None], 0.0  # corners: distances are those of centres
+    found = rows.coords.astype(np.float64) * mpp[rows.slide][:, None]  # corners: distances are those of centres
+    first, second = neighbours(rows.slide, found)
+    pitch = np.median(np.linalg.norm(found[first] - found[second], axis=1)) if len(first) else 0.0
+    return found, float(pitch)
+
+
+def neighbours(slide: NDArray[np.int32], places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each tile and the nearest other tile of its slide; slides of one tile have none.
+
+    Args:
+        slide: (n,) number of each tile's slide.
+        places: (n, 2).
+
+    Returns:
+        (m,) rows, and (m,) the rows nearest to them.
+    """
+    from scipy.spatial import KDTree
+
+    first, second = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for number in np.unique(slide):
+        own = np.flatnonzero(slide == number)
+        if len(own) > 1:
+            nearest = np.asarray(KDTree(places[own]).query(places[own], k=2)[1])
+            first.append(own)
+            second.append(own[nearest[:, 1]])
+    return np.concatenate(first), np.concatenate(second)
 
 
 def _positive(text: str) -> float:

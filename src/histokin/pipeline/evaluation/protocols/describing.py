@@ -12,7 +12,7 @@ from histokin.evaluate.label_free import LabelFree, alignment
 from histokin.evaluate.robustness import clustering_score
 from histokin.evaluate.spectrum import lidar
 from histokin.pipeline.evaluation.case import Case, counts_of, encoders_and_floors
-from histokin.pipeline.evaluation.table import Vectors
+from histokin.pipeline.evaluation.table import Vectors, neighbours
 from histokin.pipeline.measures import measure_of
 from histokin.report import Quantity
 
@@ -102,7 +102,7 @@ def _near_alignment(case: Case, rows: Mapping[str, Vectors]) -> list[Quantity]:
     places = case.table.places
     if places is None:
         return []
-    first, second = _neighbours(case.table.rows.slide, places)
+    first, second = neighbours(case.table.rows.slide, places)
     if not len(first):
         return []
     values = {name: alignment(x[first], x[second]) for name, x in rows.items()}
@@ -110,22 +110,6 @@ def _near_alignment(case: Case, rows: Mapping[str, Vectors]) -> list[Quantity]:
         "mean squared distance of unit vectors of tiles that lie next to each other; 0 when alike, 2 when unrelated"
     )
     return [Quantity("alignment of neighbouring tiles", meaning, values)]
-
-
-def _neighbours(slide: NDArray[np.int32], places: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each tile and the nearest other tile of its slide."""
-    from scipy.spatial import KDTree
-
-    first, second = [], []
-    for number in np.unique(slide):
-        own = np.flatnonzero(slide == number)
-        if len(own) < 2:
-            continue
-        nearest = np.asarray(KDTree(places[own]).query(places[own], k=2)[1])
-        first.append(own)
-        second.append(own[nearest[:, 1]])
-    empty = np.zeros(0, np.int64)
-    return (np.concatenate(first), np.concatenate(second)) if first else (empty, empty)
 
 
 def _lidar(rows: Mapping[str, Vectors], slide: NDArray[np.int64]) -> list[Quantity]:
