@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +123,7 @@ DRAWS: dict[str, Draw] = {
 }
 
 
-def cells(n_runs: int) -> Iterator[dict[str, float | str | int | bool]]:
+def cells(n_runs: int) -> Iterator[dict[str, Any]]:
     """Coverage of every interval at every rate and number of patients."""
     for name, draw in DRAWS.items():
         for rate in RATES if draw is not area else RATES[:1]:

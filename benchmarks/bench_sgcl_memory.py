@@ -58,7 +58,7 @@ class GreyTiles:
     """Tiles on a square lattice of each slide; every pixel is the same grey."""
 
     px = field_px = PX
-    mpp, mpps, digest, labels = 1.0, (1.0,), "grey", None
+    mpp, mpps, cohort_mpps, digest, labels = 1.0, (1.0,), (1.0,), "grey", None
 
     def __init__(self, n: int) -> None:
         a_slide = -(-n // SLIDES)

@@ -273,8 +273,8 @@ def with_tiles(
     """Do something with the packed tiles of a workspace and the files they come from."""
     paths = write_tiles(folder / "tiles", n, px)
     tiling = tile(folder / "tiles", folder / "work", mpp=1.0, kind="tiles")
-    with training_pixels([(Workspace.open(folder / "work"), tiling)], read_recipe("simclr")) as source:
-        return work(source, paths)
+    with training_pixels([(Workspace.open(folder / "work"), tiling)], read_recipe("simclr")) as tiles:
+        return work(tiles.source, paths)
 
 
 def missed(found: Mapping[str, Mapping[str, object]]) -> list[str]:

@@ -256,8 +256,11 @@ def test_every_protocol_stands_in_the_overview_with_its_page_and_a_command_line(
 
 def test_the_coverage_of_intervals_in_the_docs_is_that_of_the_benchmark() -> None:
     text = (ROOT / "docs/evaluation/statistics.md").read_text()
+    results = ROOT / "benchmarks/results/coverage.json"
+    if not results.exists():
+        pytest.skip("benchmarks/bench_coverage.py has not been run here")
     measured: dict[str, list[float]] = {}
-    for cell in json.loads((ROOT / "benchmarks/results/coverage.json").read_text())["found"]:
+    for cell in json.loads(results.read_text())["found"]:
         measured.setdefault(cell["interval"], []).append(cell["coverage"])
     for name, values in measured.items():
         (row,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", text, re.MULTILINE)

@@ -27,7 +27,7 @@ OF_CLASSES = ("retrieval", "class-retrieval", "linear", "knn", "svm", "few-shot"
 class World:
     """Tiles of `N_PATIENTS` patients, a slide each, of two sites, with signals of class, site and patient."""
 
-    def __init__(self, *, signal: float = 1.5, patient: float = 0.4, seed: int = 0) -> None:
+    def __init__(self, *, signal: float = 0.7, patient: float = 0.4, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.slides = [f"s{number:02d}" for number in range(N_PATIENTS)]
         self.tissue = np.array([rng.permutation(np.arange(N_TILES) % 3) for _ in self.slides])
@@ -140,15 +140,18 @@ def test_numbers_are_regressed_and_classes_are_not(world: World, tmp_path: Path)
     assert "takes classes, and the column purity holds numbers" in dict(found.document["refusals"])["linear"]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_shuffled_labels_are_at_chance_in_every_protocol(seed: int, world: World, tmp_path: Path) -> None:
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(world.tissue.ravel()).reshape(world.tissue.shape)
-    store, labels = world.clam(tmp_path / "uni"), world.labels(tmp_path / "l.csv", tissue=shuffled)
-    found = judged([store], labels, tmp_path / "o", OF_CLASSES)
-    for name in OF_CLASSES:
-        value, chance = headline(found, name)
-        assert value["low"] <= chance <= value["high"], name
+def test_shuffled_labels_are_at_chance_in_every_protocol(world: World, tmp_path: Path) -> None:
+    store, missed = world.clam(tmp_path / "uni"), []
+    for seed in (1, 2):
+        shuffled = np.random.default_rng(seed).permuted(world.tissue.ravel()).reshape(world.tissue.shape)
+        labels = world.labels(tmp_path / f"{seed}.csv", tissue=shuffled)
+        found = judged([store], labels, tmp_path / f"o{seed}", OF_CLASSES)
+        for name in OF_CLASSES:
+            value, chance = headline(found, name)
+            assert abs(value["value"] - chance) < 0.08, name
+            if not value["low"] <= chance <= value["high"]:
+                missed.append((name, seed))
+    assert len(missed) <= 2, missed  # of 14 intervals of 95 %, alike within a shuffle
 
 
 def test_labels_of_patients_shuffled_over_patients_fall_to_their_null(tmp_path: Path) -> None:
