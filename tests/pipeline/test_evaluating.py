@@ -148,7 +148,7 @@ def test_shuffled_labels_are_at_chance_in_every_protocol(world: World, tmp_path:
         found = judged([store], labels, tmp_path / f"o{seed}", OF_CLASSES)
         for name in OF_CLASSES:
             value, chance = headline(found, name)
-            assert abs(value["value"] - chance) < 0.08, name
+            assert abs(value["value"] - chance) < 0.12, (name, value, chance)
             if not value["low"] <= chance <= value["high"]:
                 missed.append((name, seed))
     assert len(missed) <= 2, missed  # of 14 intervals of 95 %, alike within a shuffle
