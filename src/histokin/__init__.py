@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from histokin.pipeline.comparison.plan import ComparisonPlan as ComparisonPlan
     from histokin.pipeline.comparison.running import compare as compare
     from histokin.pipeline.demo import demo as demo
+    from histokin.pipeline.evaluation import EvaluationSpec as EvaluationSpec
+    from histokin.pipeline.evaluation import evaluate_embeddings as evaluate_embeddings
     from histokin.pipeline.run import RunSpec as RunSpec
     from histokin.pipeline.run import run as run
     from histokin.slides import open_slide as open_slide
@@ -27,12 +29,14 @@ _HOMES = {
     "Cohort": "histokin.cohort",
     "ComparisonPlan": "histokin.pipeline.comparison.plan",
     "EmbeddingStore": "histokin.embeddings",
+    "EvaluationSpec": "histokin.pipeline.evaluation",
     "RunSpec": "histokin.pipeline.run",
     "TileSpec": "histokin.tiles",
     "TileTable": "histokin.tiles",
     "Workspace": "histokin.workspace",
     "compare": "histokin.pipeline.comparison.running",
     "demo": "histokin.pipeline.demo",
+    "evaluate_embeddings": "histokin.pipeline.evaluation",
     "evaluate_retrieval": "histokin.evaluate",
     "load_encoder": "histokin.encoders",
     "open_slide": "histokin.slides",
@@ -45,12 +49,14 @@ __all__ = [
     "Cohort",
     "ComparisonPlan",
     "EmbeddingStore",
+    "EvaluationSpec",
     "RunSpec",
     "TileSpec",
     "TileTable",
     "Workspace",
     "compare",
     "demo",
+    "evaluate_embeddings",
     "evaluate_retrieval",
     "load_encoder",
     "open_slide",

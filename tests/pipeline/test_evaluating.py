@@ -14,7 +14,7 @@ from worlds import chapter_of, tissue_on_glass
 
 from histokin.embeddings import embed_cohort
 from histokin.errors import EvaluationError
-from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate
+from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate_embeddings
 from histokin.pipeline.floors import STATISTICS
 from histokin.pipeline.stages import TileRequest, tile
 from histokin.workspace import Workspace
@@ -74,7 +74,9 @@ def world() -> World:
 def judged(
     stores: Sequence[Path], labels: Path, out: Path, protocols: Sequence[str], label: str = "tissue", **spec: object
 ) -> Assessment:
-    return evaluate(stores, EvaluationSpec(label=label, protocols=tuple(protocols), **spec), out=out, labels=labels)
+    return evaluate_embeddings(
+        stores, EvaluationSpec(label=label, protocols=tuple(protocols), **spec), out=out, labels=labels
+    )
 
 
 def headline(found: Assessment, protocol: str, level: str = "tile") -> tuple[dict, float]:
@@ -128,6 +130,45 @@ def test_slides_are_judged_by_what_all_their_tiles_share(world: World, tmp_path:
     found = judged([store], labels, tmp_path / "o", ["slides", "linear"], "grade")
     assert chapter_of(found.document, "slides", "slide")["counts"]["queries"] == N_PATIENTS
     assert headline(found, "linear", "slide")[0]["value"] > 0.8
+
+
+def test_folds_come_out_as_clams_files_and_go_in_again(world: World, tmp_path: Path) -> None:
+    store, labels = world.clam(tmp_path / "uni"), world.labels(tmp_path / "l.csv")
+    judged([store], labels, tmp_path / "o", ["linear"], "grade")
+    assert len(list((tmp_path / "o/splits").glob("splits_*.csv"))) == N_PATIENTS  # one patient left out each
+    again = evaluate_embeddings(
+        [store],
+        EvaluationSpec(label="grade", protocols=("leaks",)),
+        out=tmp_path / "again",
+        labels=labels,
+        splits=tmp_path / "o/splits",
+    )
+    chapter = chapter_of(again.document, "given-splits", "slide")
+    assert chapter["quantities"][0]["name"].endswith(f"over {N_PATIENTS} splits")
+    assert headline(again, "given-splits", "slide")[0]["low"] is None  # splits are no sample of patients
+    with (tmp_path / "again/predictions-given-splits-slide.csv").open() as file:
+        right = [row["truth"] == row["predicted"] for row in csv.DictReader(file)]
+    assert np.mean(right) > 0.7
+
+
+def test_a_split_with_a_patient_in_two_parts_is_refused_by_name(world: World, tmp_path: Path) -> None:
+    labels = world.labels(tmp_path / "l.csv")
+    labels.write_text(labels.read_text().replace(",p1,", ",p0,"))  # s00 and s01 are of one patient
+    (tmp_path / "splits").mkdir()
+    rest = world.slides[2:]
+    lines = [
+        ",train,val,test",
+        *(f"{n},{a},,{b}" for n, (a, b) in enumerate(zip(["s00", *rest[:6]], ["s01", *rest[6:]], strict=True))),
+    ]
+    (tmp_path / "splits/splits_0.csv").write_text("\n".join(lines) + "\n")
+    found = evaluate_embeddings(
+        [world.clam(tmp_path / "uni")],
+        EvaluationSpec(label="grade", protocols=()),
+        out=tmp_path / "o",
+        labels=labels,
+        splits=tmp_path / "splits",
+    )
+    assert "1 patients have slides in two parts of a split: p0" in dict(found.document["refusals"])["given-splits"]
 
 
 def test_numbers_are_regressed_and_classes_are_not(world: World, tmp_path: Path) -> None:
@@ -292,7 +333,7 @@ def test_other_labels_make_the_chapters_anew(world: World, tmp_path: Path) -> No
 def test_what_is_not_there_is_named_with_what_is(spec: dict, match: str, world: World, tmp_path: Path) -> None:
     store, labels = world.clam(tmp_path / "uni"), world.labels(tmp_path / "l.csv")
     with pytest.raises(EvaluationError) as raised:
-        evaluate([store], EvaluationSpec(**spec), out=tmp_path / "o", labels=labels)
+        evaluate_embeddings([store], EvaluationSpec(**spec), out=tmp_path / "o", labels=labels)
     import re
 
     assert re.search(match, f"{raised.value.what} {raised.value.remedy}")
@@ -310,20 +351,20 @@ def test_tables_that_name_other_slides_or_tiles_are_refused(world: World, tmp_pa
         path = tmp_path / "bad.csv"
         path.write_text(text)
         with pytest.raises(EvaluationError, match=match):
-            evaluate([store], EvaluationSpec(label="tissue"), out=tmp_path / "o", labels=path)
+            evaluate_embeddings([store], EvaluationSpec(label="tissue"), out=tmp_path / "o", labels=path)
     with pytest.raises(EvaluationError, match="no workspace to write into"):
-        evaluate([store])
+        evaluate_embeddings([store])
 
 
 def test_patients_that_nobody_names_are_said_to_be_unknown(world: World, tmp_path: Path) -> None:
     path = tmp_path / "l.csv"
     path.write_text("slide,label\n" + "".join(f"{s},{g}\n" for s, g in zip(world.slides, "ab" * 7, strict=True)))
-    found = evaluate([world.clam(tmp_path / "uni")], out=tmp_path / "o", labels=path)
+    found = evaluate_embeddings([world.clam(tmp_path / "uni")], out=tmp_path / "o", labels=path)
     assert any(f"patient of {N_PATIENTS} of {N_PATIENTS} slides is not known" in n for n in found.document["notes"])
 
 
 def test_without_labels_there_is_quality_and_a_sentence(world: World, tmp_path: Path) -> None:
-    found = evaluate([world.clam(tmp_path / "uni")], out=tmp_path / "o")
+    found = evaluate_embeddings([world.clam(tmp_path / "uni")], out=tmp_path / "o")
     assert [chapter["protocol"] for chapter in found.document["chapters"]] == ["label-free"]
     assert "neither the slides nor their tiles carry any" in dict(found.document["refusals"])["labels"]
 
@@ -333,7 +374,7 @@ def test_a_vector_that_is_broken_names_its_file(world: World, tmp_path: Path) ->
     with h5py.File(store / "s03.h5", "r+") as file:
         file["features"][2] = 0
     with pytest.raises(Exception, match=r"s03\.h5"):
-        evaluate([store], out=tmp_path / "o", labels=world.labels(tmp_path / "l.csv"))
+        evaluate_embeddings([store], out=tmp_path / "o", labels=world.labels(tmp_path / "l.csv"))
 
 
 def test_a_tile_of_two_patients_is_found_in_a_workspace(tmp_path: Path) -> None:
@@ -353,7 +394,7 @@ def test_a_tile_of_two_patients_is_found_in_a_workspace(tmp_path: Path) -> None:
     work = Workspace.open(tmp_path / "w")
     embed_cohort(work, tiling, STATISTICS)
     store = work.embeddings(tiling.spec.spec_id, "floor-texture-1")
-    found = evaluate([store], EvaluationSpec(protocols=("leaks",)), out=tmp_path / "o")
+    found = evaluate_embeddings([store], EvaluationSpec(protocols=("leaks",)), out=tmp_path / "o")
     notes = chapter_of(found.document, "leaks", "tile")["notes"]
     assert any("near" in note and "leaks.csv" in note for note in notes)
     with (tmp_path / "o/leaks.csv").open() as file:

@@ -24,6 +24,11 @@ def _listed(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     help="A CSV: slide (for tiles tile_id, or x and y), patient, site, labels [default: what the workspace knows].",
 )
 @click.option(
+    "--splits",
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder of CLAM's splits_0.csv, ..., or a CSV: probes are judged on these too.",
+)
+@click.option(
     "--protocol",
     "protocols",
     default="retrieval,slides,label-free",
@@ -48,6 +53,7 @@ def command(
     stores: tuple[Path, ...],
     encoders: tuple[str, ...],
     labels: Path | None,
+    splits: Path | None,
     k: tuple[str, ...],
     map_method: Any,
     out: Path | None,
@@ -59,16 +65,17 @@ def command(
     STORE is a workspace, or a folder of HDF5 embeddings: ours, or of CLAM, TRIDENT, STAMP or torchmil. Several stores
     of the same slides are judged side by side.
     """
-    from histokin.pipeline.evaluation import EvaluationSpec, evaluate
+    from histokin.pipeline.evaluation import EvaluationSpec, evaluate_embeddings
     from histokin.progress import on_stderr
 
     if not k or not all(part.isdigit() and int(part) > 0 for part in k):
         raise click.UsageError("--k takes whole numbers with commas between them, such as 1,3,5.")
-    found = evaluate(
+    found = evaluate_embeddings(
         stores,
         EvaluationSpec(k=tuple(sorted({int(part) for part in k})), **asked),
         out=out,
         labels=labels,
+        splits=splits,
         encoders=encoders,
         map_method=map_method,
         report=on_stderr(),

@@ -27,6 +27,7 @@ class Sources:
         floors: by floor, the stores of its members.
         twins: by encoder, the floor of random weights of its architecture.
         labels: the user's table, if one is given.
+        splits: the user's splits, if they are given.
     """
 
     work: Workspace | None
@@ -36,6 +37,7 @@ class Sources:
     floors: dict[str, list[Path]]
     twins: dict[str, str]
     labels: Path | None
+    splits: Path | None = None
 
     def digests(self) -> dict[str, object]:
         """What figures depend on besides what is asked."""
@@ -44,19 +46,28 @@ class Sources:
         inputs["order"] = list(self.stores)
         if self.labels:
             inputs["labels"] = digest_file(self.labels)
+        if self.splits:
+            files = sorted(self.splits.glob("*.csv")) if self.splits.is_dir() else [self.splits]
+            inputs["splits"] = digest_of([f"{path.name} {digest_file(path)}" for path in files])
         if self.tiling:
             inputs["tables"] = digest_of([self.tiling.receipts[r.slide].digest for r in self.tiling.records])
             inputs["cohort"] = self.tiling.cohort.digest
         return inputs
 
 
-def find_sources(paths: Sequence[Path], encoders: Sequence[str] = (), labels: Path | None = None) -> Sources:
+def find_sources(
+    paths: Sequence[Path],
+    encoders: Sequence[str] = (),
+    labels: Path | None = None,
+    splits: Path | None = None,
+) -> Sources:
     """Sort the paths on a command line.
 
     Args:
         paths: workspaces (one at most) and folders of embeddings, of ours or of other tools.
         encoders: names of the workspace's encoders; by default the run `main`, else the only one.
         labels: a CSV, see `labels.read_labels`.
+        splits: see `given_splits.read_splits`.
 
     Raises:
         EvaluationError: two workspaces, or a path that is neither.
@@ -75,7 +86,8 @@ def find_sources(paths: Sequence[Path], encoders: Sequence[str] = (), labels: Pa
             stores[name] = store
             if work is not None and work.root.resolve() in store.resolve().parents:
                 own.add(name)
-    return Sources(work, tiling, stores, frozenset(own), *_floors({n: stores[n] for n in stores if n in own}), labels)
+    floors, twins = _floors({name: stores[name] for name in stores if name in own})
+    return Sources(work, tiling, stores, frozenset(own), floors, twins, labels, splits)
 
 
 def _workspace(paths: Sequence[Path]) -> tuple[Workspace | None, Tiling | None]:

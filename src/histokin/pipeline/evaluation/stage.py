@@ -28,7 +28,7 @@ from histokin.report import Chapter, EvaluationDocument, evaluation_tables, eval
 from histokin.tiles import Tiling
 from histokin.workspace import Workspace
 
-ALL = "all"
+ALL, GIVEN = "all", "given-splits"
 VERSION = 1
 """Of what a chapter's file holds: another one is made anew."""
 
@@ -50,12 +50,13 @@ class Assessment:
     text: str
 
 
-def evaluate(
+def evaluate_embeddings(
     stores: Sequence[Path | str],
     spec: EvaluationSpec | None = None,
     *,
     out: Path | str | None = None,
     labels: Path | str | None = None,
+    splits: Path | str | None = None,
     encoders: Sequence[str] = (),
     map_method: MapMethod = "pca",
     report: Reporter = silent,
@@ -69,6 +70,7 @@ def evaluate(
         out: where results go; by default into the workspace.
         labels: a CSV with a column `slide` (for tiles `tile_id`, or `x` and `y`), `patient`, `site` and labels; without
             one, what the workspace knows.
+        splits: a folder of CLAM's `splits_0.csv`, ..., or a CSV of our own: probes are judged on these too.
         encoders: of the workspace; by default the run `main`, else the only one.
         map_method: of the embedding maps.
         report: progress.
@@ -82,7 +84,14 @@ def evaluate(
         StoreError: a store cannot be read.
     """
     spec = spec or EvaluationSpec()
-    sources = find_sources([Path(s) for s in stores], encoders, Path(labels) if labels else None)
+    sources = find_sources(
+        [Path(s) for s in stores],
+        encoders,
+        Path(labels) if labels else None,
+        Path(splits) if splits else None,
+    )
+    if sources.splits:
+        spec = replace(spec, protocols=tuple(dict.fromkeys((*spec.protocols, GIVEN))))
     if out is None and sources.work is None:
         raise EvaluationError(
             "there is no workspace to write into", "evaluation", "Name a folder for the results with --out."

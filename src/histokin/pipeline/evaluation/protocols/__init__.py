@@ -1,7 +1,16 @@
 """The registry of protocols: names on the command line, in the order of the page."""
 
 from histokin.pipeline.evaluation.protocols.describing import distance_ratio, quality, robustness
-from histokin.pipeline.evaluation.protocols.fitting import MOST_FITTED, few_shots, kather, knn, linear, ridge, svm
+from histokin.pipeline.evaluation.protocols.fitting import (
+    MOST_FITTED,
+    few_shots,
+    given_splits,
+    kather,
+    knn,
+    linear,
+    ridge,
+    svm,
+)
 from histokin.pipeline.evaluation.protocols.leaks import leaks
 from histokin.pipeline.evaluation.protocols.protocol import Protocol
 from histokin.pipeline.evaluation.protocols.searching import class_retrieval, retrieval, slide_retrieval
@@ -121,6 +130,17 @@ PROTOCOLS: dict[str, Protocol] = {
             "vectors",
             ("tile",),
             leaks,
+        ),
+        Protocol(
+            "given-splits",
+            "linear probe on given splits",
+            "What does a linear probe reach on the very splits that another study used?",
+            "How it would do on other patients: overlapping test parts are no independent trials.",
+            "classes",
+            ("tile", "slide"),
+            given_splits,
+            most_rows=MOST_FITTED,
+            is_in_all=False,
         ),
         Protocol(
             "kather2016",

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from histokin.artefacts import plain
+from histokin.errors import EvaluationError
 from histokin.evaluate import (
     LinearProbe,
     NeighbourProbe,
@@ -18,15 +19,18 @@ from histokin.evaluate import (
     confusion_counts,
     few_shot,
     kather2016,
+    probe_splits,
 )
 from histokin.evaluate.probes import FewShot
 from histokin.pipeline.evaluation.case import Case, numbers_of
+from histokin.pipeline.evaluation.given_splits import clam_files, read_splits
 from histokin.pipeline.measures import measure_of, shown_value, value_with
 from histokin.report import (
     ComparedMeasure,
     ComparedRow,
     Confusion,
     PartLine,
+    Quantity,
     ReliabilityCurve,
     ShotCurve,
     Value,
@@ -42,6 +46,8 @@ def linear(case: Case) -> dict[str, Any]:
     """Logistic regression, with its calibration."""
     found = _probed(case, LinearProbe())
     chapter = _chapter(case, "linear probe", found)
+    if case.level == "slide":
+        chapter["tables"] |= clam_files(case.columns.slide[found.task.rows].tolist(), found.task.fold)
     chapter["reliability"] = [curve for name in case.encoders for curve in _reliability(found, name)]
     return chapter
 
@@ -55,6 +61,32 @@ def knn(case: Case) -> dict[str, Any]:
         chapter["measures"] += other["measures"]
         chapter["tables"] |= other["tables"]
     return chapter
+
+
+def given_splits(case: Case) -> dict[str, Any]:
+    """A linear probe on the splits that the user brought."""
+    path = case.table.sources.splits
+    if path is None:
+        raise EvaluationError("no splits are given", "evaluation", "Name CLAM's folder of splits with --splits.")
+    table = read_splits(path, case.table.slides)
+    found = probe_splits(
+        case.encoders, case.texts, table, items=case.columns.slide, floors=case.floors, progress=case.report
+    )
+    metrics = _ordered(list(dict.fromkeys(figure.metric for figure in found.figures)), CLASS_METRICS)
+    spreads = [
+        Quantity(
+            f"{metric}, sd over {len(next(iter(found.scores)).values)} splits",
+            "how much the luck of splitting matters; no interval",
+            {one.name: one.sd for one in found.scores if one.metric == metric},
+        )
+        for metric in metrics
+    ]
+    rows = [_located(case, row) for name in case.encoders for row in found.prediction_rows(name)]
+    return {
+        "measures": [measure_of("linear probe, given splits", found, list(case.encoders), metrics)],
+        "quantities": spreads,
+        "tables": {f"predictions-given-splits-{case.level}.csv": rows},
+    }
 
 
 def svm(case: Case) -> dict[str, Any]:
