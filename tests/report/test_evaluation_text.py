@@ -31,7 +31,7 @@ def test_rows_have_values_with_intervals_and_last_what_the_reference_is_ahead(te
     assert flat[at + 2] == "ResNet-50 (ImageNet) 0.740 [0.690, 0.790] 0.710 [0.660, 0.760] +0.120 [+0.060, +0.180]"
     assert flat[at + 7] == "texture * 0.600 [0.550, 0.650] 0.570 [0.520, 0.620] +0.260 [+0.200, +0.320]"
     assert flat[at + 8] == "chance 0.125 0.060"
-    assert flat[at + 9] == "macro_auc nll"
+    assert flat[at + 9] == "on the page, further metrics: macro_auc, nll"
 
 
 def test_counts_prevalence_warnings_and_controls_stand_with_their_chapter(text):

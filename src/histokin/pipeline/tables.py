@@ -40,7 +40,7 @@ def label_columns(found: dict[str, Any]) -> tuple[str, str]:
 
 def _table(found: dict[str, Any], chapter: dict[str, Any], measure: dict[str, Any]) -> MetricTable:
     what = "Which tissue is this tile" if chapter["level"] == "tile" else f"Which {chapter['column']} has this slide"
-    metrics = [metric for metric in measure["metrics"] if metric in SHOWN_METRICS]
+    metrics = [metric for metric in SHOWN_METRICS if metric in measure["metrics"]]
     reference = next(row for row in measure["rows"] if row["name"] == found["reference"])
     deltas = reference["minus"].get(HEADLINE, {})
     rows = []

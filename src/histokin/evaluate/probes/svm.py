@@ -21,7 +21,7 @@ MOST_CHOSEN_ON = 2000
 """Rows on which C and gamma are chosen: half of what other probes take, for a cost that grows with their square."""
 MOST_PRECOMPUTED = 5000
 """Training rows up to which the RBF kernel is one matrix (200 MB), many times faster than libsvm's own rows of it."""
-_TOLERANCE = {"choosing": 1e-2, "fitting": 1e-4}  # of liblinear: at large C the last digits take most of the steps
+_TOLERANCE = {"choosing": 1e-2, "fitting": 1e-3}  # of liblinear: at large C the last digits take most of the steps
 _STAND_IN = 1.0  # of C and of gamma's multiple, where a single training group leaves nothing to choose on
 _MAX_ITER = {"linear": 1_000, "rbf": 1_000_000}  # passes over the rows; pairs of rows
 

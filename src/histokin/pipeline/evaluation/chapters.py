@@ -1,6 +1,7 @@
 """Chapters as files: written as plain JSON, and read back as what they were."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ def read_chapter(path: Path) -> Chapter:
 def rebuilt(kind: Any, value: Any) -> Any:
     """A value of a type, dataclasses and containers of them, from plain data; what has no such type stays as it is."""
     if value is None:
-        return None
+        return math.nan if kind is float else None  # JSON has no NaN
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         known = {field.name for field in fields(kind)}

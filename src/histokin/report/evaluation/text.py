@@ -1,4 +1,7 @@
-"""An evaluation for a terminal: a compact table a chapter, what limits it, and what was not measured."""
+"""An evaluation for a terminal: the metrics that count of each chapter, what limits them, and what was not measured.
+
+All else is named in a line and stands on the page and in its tables.
+"""
 
 import textwrap
 import unicodedata
@@ -40,8 +43,10 @@ def _chapter(chapter: Chapter, reference: str, floors: Sequence[str]) -> list[st
     lines = _wrapped([f"{chapter.title} ({'; '.join(part for part in about if part) or 'nothing was counted'})"])
     for measure in chapter.measures:
         lines += _measure(measure, reference)
-    if chapter.quantities:
+    if chapter.quantities and not chapter.measures:
         lines += _quantities(chapter.quantities, floors)
+    elif chapter.quantities:
+        lines += _further([quantity.name for quantity in chapter.quantities], "without intervals")
     if chapter.shots:
         lines += _shots(chapter)
     if not (chapter.measures or chapter.quantities or chapter.shots or chapter.notes or chapter.controls):
@@ -50,18 +55,21 @@ def _chapter(chapter: Chapter, reference: str, floors: Sequence[str]) -> list[st
 
 
 def _measure(measure: ComparedMeasure, reference: str) -> list[str]:
-    """Tables of three columns; the first ends with the reference minus each row for the metric that counts."""
+    """The first metrics that fit beside each other, and the reference minus each row for the one that counts."""
     if not measure.metrics:
         return []
     main = next((row for row in measure.rows if row.name == reference and row.kind == "entry"), None)
     first = measure.metrics[0]
     is_compared = main is not None and any(minus(main, first, row.name) for row in measure.rows)
-    n_first = 2 if is_compared else 3
-    lines = _table(measure, measure.metrics[:n_first], main if is_compared else None, measure.name)
-    for start in range(n_first, len(measure.metrics), 3):
-        lines += _table(measure, measure.metrics[start : start + 3], None, "")
-    said = dict.fromkeys([*limits(measure, measure.metrics), *measure.warnings])
-    return [*lines, *_wrapped(said, "  ! ")]
+    shown = measure.metrics[: 2 if is_compared else 3]
+    lines = _table(measure, shown, main if is_compared else None, measure.name)
+    said = dict.fromkeys([*limits(measure, shown), *measure.warnings])
+    return [*lines, *_further(measure.metrics[len(shown) :], "further metrics"), *_wrapped(said, "  ! ")]
+
+
+def _further(names: Sequence[str], what: str) -> list[str]:
+    """What the page and its tables hold besides."""
+    return _wrapped([f"on the page, {what}: {', '.join(names)}"], "  ") if names else []
 
 
 def _table(measure: ComparedMeasure, metrics: Sequence[str], main: ComparedRow | None, title: str) -> list[str]:

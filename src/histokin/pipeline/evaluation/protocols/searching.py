@@ -77,7 +77,10 @@ def class_retrieval(case: Case) -> dict[str, Any]:
 
 
 def _metrics(found: Evaluation) -> list[str]:
-    return list(dict.fromkeys(result.metric for result in found.results))
+    """Those that count first: the nearest, and the vote of the longest list."""
+    metrics = list(dict.fromkeys(result.metric for result in found.results))
+    first = [name for name in ("acc@1", f"mmv@{max(found.protocol['k'])}") if name in metrics]
+    return first + [name for name in metrics if name not in first]
 
 
 def _counts(case: Case, found: Evaluation) -> dict[str, int]:
