@@ -1,6 +1,6 @@
 """A leak for tests to find."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -24,5 +24,5 @@ def with_planted_copies(
     """
     x = np.asarray(features, dtype=np.float64)
     copies = x + noise * x.std() * stream(seed, "planted").standard_normal(x.shape)
-    columns = {name: np.concatenate([getattr(items, name)] * 2) for name in ("label", "patient", "slide", "site")}
+    columns = {field.name: np.concatenate([getattr(items, field.name)] * 2) for field in fields(items)}
     return np.concatenate([x, copies]), replace(items, **columns)

@@ -166,7 +166,7 @@ def test_no_interval_is_made_of_the_spread():
     found = probed(items, encoders, stratified_folds(items, 3))
     for figure in found.figures:
         assert math.isnan(figure.interval.low)
-        assert str(figure.interval) == "n/a (the spread of 3 splits is none)"
+        assert str(figure.interval) == "n/a (no interval: 3 splits of the same patients)"
     assert found.protocol["spread"] == "sd over splits (ddof 1), neither standard error nor interval"
     single = probed(items, encoders, leave_two(items))
     delta = single.figure("accuracy", "noisy").delta

@@ -9,7 +9,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from embeddings.foreign_files import places, write_clam, write_trident
+from embeddings.foreign_files import places, write_clam, write_torchmil, write_trident
 from worlds import chapter_of, tissue_on_glass
 
 from histokin.embeddings import embed_cohort
@@ -97,7 +97,7 @@ def test_every_protocol_is_carried_out_on_another_tools_files(everything: Assess
     found = {(chapter["protocol"], chapter["level"]) for chapter in everything.document["chapters"]}
     assert {(name, "tile") for name in (*OF_CLASSES, "distance-ratio", "label-free", "leaks")} <= found
     assert everything.document["reference"] == "uni"  # CLAM names no encoder: the folder does
-    assert everything.document["refusals"] == []
+    assert {names for names, _ in everything.document["refusals"]} == {"slides", "ridge"}
     assert any("There are no floors" in note for note in everything.document["notes"])
     for name in OF_CLASSES:
         value, chance = headline(everything, name)
@@ -178,7 +178,8 @@ def test_numbers_are_regressed_and_classes_are_not(world: World, tmp_path: Path)
     assert "ridge" in protocols
     assert not protocols & set(OF_CLASSES)
     assert headline(found, "ridge")[0]["value"] > 0.9  # it is one of the vectors' own numbers
-    assert "takes classes, and the column purity holds numbers" in dict(found.document["refusals"])["linear"]
+    (refusal,) = [names for names, why in found.document["refusals"] if "the column purity holds numbers" in why]
+    assert set(refusal.split(", ")) == set(OF_CLASSES)  # all says of the rest why not
 
 
 def test_shuffled_labels_are_at_chance_in_every_protocol(world: World, tmp_path: Path) -> None:
@@ -297,7 +298,72 @@ def test_encoders_on_other_tiles_are_compared_by_slides_alone(world: World, tmp_
         ("linear", "slide"),
     }
     assert "different tiles of the same slides" in dict(found.document["refusals"])["retrieval"]
-    assert any("1 slides of uni are in no other store" in note for note in found.document["notes"])
+    assert any("uni: 1 of 14 slides are not in every store" in note for note in found.document["notes"])
+
+
+def test_stores_in_another_order_are_brought_into_the_first_ones(world: World, tmp_path: Path) -> None:
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    order = np.random.default_rng(5).permutation(N_TILES)
+    for slide, bag in zip(world.slides, world.features, strict=True):
+        write_clam(turned / f"{slide}.h5", bag[order], places(N_TILES)[order])
+    stores = [world.clam(tmp_path / "uni"), turned]
+    found = judged(stores, world.labels(tmp_path / "l.csv"), tmp_path / "o", ["retrieval"])
+    first, second = chapter_of(found.document, "retrieval", "tile")["measures"][0]["rows"]
+    assert first["values"] == second["values"]
+
+
+def test_rows_without_places_are_not_taken_for_the_same_tiles(world: World, tmp_path: Path) -> None:
+    blind = tmp_path / "blind"
+    blind.mkdir()
+    for slide, bag in zip(world.slides, world.features, strict=True):
+        write_torchmil(blind / f"{slide}.h5", bag[::-1])
+    stores = [world.clam(tmp_path / "uni"), blind]
+    found = judged(stores, world.labels(tmp_path / "l.csv"), tmp_path / "o", ["retrieval"])
+    assert "which tile each row of blind is" in dict(found.document["refusals"])["retrieval"]
+    by_slide = judged(stores, world.labels(tmp_path / "l.csv"), tmp_path / "s", ["slides"], "grade")
+    assert [row["name"] for row in chapter_of(by_slide.document, "slides", "slide")["measures"][0]["rows"]] == [
+        "uni",
+        "blind",
+    ]
+
+
+def test_empty_cells_make_no_strangers_of_one_slides_tiles(world: World, tmp_path: Path) -> None:
+    store, labels = world.clam(tmp_path / "uni"), world.labels(tmp_path / "l.csv")
+    whole = judged([store], labels, tmp_path / "whole", ["retrieval"])
+    lines = labels.read_text().splitlines()
+    for number in range(1, len(lines)):
+        if number % 3:
+            cells = lines[number].split(",")
+            cells[3] = "NA" if number % 2 else ""
+            lines[number] = ",".join(cells)
+    labels.write_text("\n".join(lines) + "\n")
+    found = judged([store], labels, tmp_path / "o", ["retrieval"])
+    assert headline(found, "retrieval") == headline(whole, "retrieval")
+    assert found.document["counts"]["patients"] == N_PATIENTS
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("slide,tile_id,patient,tissue\ns00,0,a,gland\ns00,1,b,stroma\ns00,2,,gland\n")
+    with pytest.raises(EvaluationError, match="22 tiles of s00 name no patient"):
+        judged([store], mixed, tmp_path / "m", ["retrieval"])
+
+
+def test_a_table_that_is_lost_is_made_again_and_an_outdated_one_removed(world: World, tmp_path: Path) -> None:
+    store, labels = world.clam(tmp_path / "uni"), world.labels(tmp_path / "l.csv")
+    judged([store], labels, tmp_path / "o", ["retrieval", "knn"])
+    (tmp_path / "o/queries-tile.csv").unlink()
+    (tmp_path / "o/index.html").unlink()
+    judged([store], labels, tmp_path / "o", ["retrieval", "knn"])
+    assert (tmp_path / "o/queries-tile.csv").exists()
+    assert (tmp_path / "o/index.html").exists()
+    judged([store], labels, tmp_path / "o", ["retrieval"], k=(1,))
+    assert not list((tmp_path / "o").glob("predictions-*"))
+    assert not (tmp_path / "o/chapters/knn-tile.json").exists()
+
+
+def test_a_store_that_is_named_twice_is_refused(world: World, tmp_path: Path) -> None:
+    store = world.clam(tmp_path / "uni")
+    with pytest.raises(EvaluationError, match="named twice"):
+        judged([store, store], world.labels(tmp_path / "l.csv"), tmp_path / "o", ["retrieval"])
 
 
 def test_an_evaluation_goes_on_from_finished_chapters_and_repeats_for_nothing(world: World, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_umap_without_umap_says_how_to_get_it() -> None:
     try:
         import umap  # noqa: F401
     except ImportError:
-        with pytest.raises(EvaluationError, match=r"pip install umap-learn"):
+        with pytest.raises(EvaluationError, match=r"pip install '\.\[umap\]'"):
             project(np.eye(5, dtype=np.float32), "umap", seed=0)
     else:
         points, _ = project(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), "umap", seed=0)

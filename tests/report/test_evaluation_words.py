@@ -48,7 +48,8 @@ def test_the_summary_says_who_was_judged_on_what_and_what_was_left_out():
     document = evaluations.full()
     assert summary(document) == (
         "3 encoders, frozen, judged on 40 slides, 40 patients and 8,264 tiles, beside 4 floors that need no training. "
-        "The patient that is asked about is left out of what answers and of what is fitted."
+        "The patient that is asked about is left out of what answers and of what is fitted, where a chapter does not "
+        "say otherwise."
     )
     assert summary(replace(document, leave_out="self")).endswith("Only what is asked about is itself left out.")
     assert (left_out("self"), left_out("site"), left_out("")) == ("only the query itself left out", "site left out", "")

@@ -53,13 +53,18 @@ def tile_options(command: F) -> F:
 
 def leave_out_option(command: F) -> F:
     """--leave-out."""
+    return leaving_out("patient", "slide", "site", "self")(command)
+
+
+def leaving_out(*units: str) -> Callable[[F], F]:
+    """--leave-out, of some units."""
     return click.option(
         "--leave-out",
-        type=click.Choice(["patient", "slide", "site", "self"]),
+        type=click.Choice(units),
         default="patient",
         show_default=True,
         help="Whose tiles cannot answer a query.",
-    )(command)
+    )
 
 
 def json_option(command: F) -> F:

@@ -79,14 +79,14 @@ class Metric:
 
 
 def metrics_of(ks: Sequence[int], rule: VoteRule) -> list[Metric]:
-    """Acc@k for each k, the vote for each k > 1, P and AP at the largest, macro-F1 at the smallest and largest."""
+    """Acc@k and macro-F1 for each k, the vote for each k > 1, P and AP at the largest."""
     ordered = sorted(set(ks))
     most = ordered[-1]
     listed = [Metric("acc", k, rule) for k in ordered]
     listed += [Metric("mmv", k, rule) for k in ordered if k > 1]
     if most > 1:
         listed += [Metric("p", most, rule), Metric("map", most, rule)]
-    return listed + [Metric("macro_f1", k, rule) for k in sorted({ordered[0], most})]
+    return listed + [Metric("macro_f1", k, rule) for k in ordered]
 
 
 def assess(
@@ -255,13 +255,18 @@ def _random_f1(task: Task, k: int, rng: np.random.Generator) -> float:
 
 
 def _nulls(task: Task, row: Ranked, metrics: list[Metric], seed: int) -> np.ndarray | None:
-    """(metrics,) mean of each metric over exchanges of whole patients' labels, or None."""
+    """(metrics,) mean of each metric over exchanges of whole patients' labels, or None.
+
+    Across a split only patients of one role are exchanged: classes that are rarer among the queries than in the
+    database stay so.
+    """
 
     def statistic(codes: np.ndarray) -> np.ndarray:
         frames = tuple(task.frame(found, codes) for found in row.found)
         return np.array([_plain_value(frames, metric) for metric in metrics])
 
-    drawn = chance.permuted_null(statistic, task.codes, task.patients, n=N_PERMUTATIONS, seed=seed)
+    roles = task.roles(task.patients)
+    drawn = chance.permuted_null(statistic, task.codes, task.patients, roles=roles, n=N_PERMUTATIONS, seed=seed)
     return None if drawn is None else drawn.mean(axis=0)
 
 

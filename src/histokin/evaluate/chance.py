@@ -115,6 +115,7 @@ def permuted_null(
     labels: np.ndarray,
     groups: np.ndarray,
     *,
+    roles: np.ndarray | None = None,
     n: int = 200,
     seed: int = 0,
 ) -> np.ndarray | None:
@@ -126,6 +127,7 @@ def permuted_null(
         statistic: of (N,) label codes.
         labels: (N,) int64 codes.
         groups: (N,) int64 patient codes 0..P-1, each occurring.
+        roles: (P,) int64, see `exchanged`; by default all patients are alike.
         n: permutations.
         seed: of the named stream.
 
@@ -136,7 +138,17 @@ def permuted_null(
     if label_of is None:
         return None
     rng = stream(seed, "permuted-null")
-    return np.stack([statistic(rng.permutation(label_of)[groups]) for _ in range(n)])
+    alike = np.zeros(len(label_of), dtype=np.int64) if roles is None else roles
+    return np.stack([statistic(exchanged(label_of, alike, rng)[groups]) for _ in range(n)])
+
+
+def exchanged(labels: np.ndarray, roles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(U,) the labels of U units, exchanged at random between units of one role, see `items.Task.roles`."""
+    drawn = labels.copy()
+    for role in np.unique(roles):
+        own = roles == role
+        drawn[own] = rng.permutation(labels[own])
+    return drawn
 
 
 def constant_labels(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:

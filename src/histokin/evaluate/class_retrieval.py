@@ -22,17 +22,13 @@ from histokin.evaluate.comparison import (
 )
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS, patient_weights, ratio
-from histokin.evaluate.items import Items, LeaveOut, Task, make_task, sample_queries
-from histokin.evaluate.protocol import MAX_QUERIES
+from histokin.evaluate.items import Items, LeaveOut, Mask, Task, make_task, sample_queries
+from histokin.evaluate.protocol import MAX_QUERIES, exclusion_warnings
 from histokin.evaluate.vectors import nearest_allowed
 from histokin.progress import Reporter, silent
 from histokin.search import Neighbours
 
 _WHERE = "evaluation"
-_LENIENT: dict[LeaveOut, str] = {
-    "self": "Only the query itself is left out: neighbours share its slide and patient. This is not a result.",
-    "slide": "Only the query's slide is left out: neighbours may share its patient. Not about new patients.",
-}
 
 Features = np.ndarray | Sequence[np.ndarray]
 
@@ -45,7 +41,7 @@ class ClassRetrieval:
         figures: row by row, class by class; `metric` is the class, `chance` that of a random allowed tile.
         n_queries: by class.
         n_patients: by class, of its queries.
-        prevalence: by class, its share among all labelled items.
+        prevalence: by class, its share among all labelled items that ask or answer.
         protocol: everything needed to repeat it; under `lift` value / chance, by row and class.
         warnings: sentences a reader must see beside the figures.
         reference: name of the encoder that others are compared with.
@@ -95,6 +91,8 @@ def retrieve_classes(
     floors: Mapping[str, Features] | None = None,
     reference: str | None = None,
     leave_out: LeaveOut = "patient",
+    queries: Mask | None = None,
+    database: Mask | None = None,
     classes: Sequence[str] | None = None,
     max_queries: int = MAX_QUERIES,
     seed: int = 0,
@@ -114,12 +112,13 @@ def retrieve_classes(
 
     Args:
         encoders: (N, D) features by name, ranked by cosine.
-        items: labels, patients, slides and sites of the N rows; all labelled ones may answer, whatever is asked.
+        items: labels, patients, slides, sites and regions of the N rows; all labelled ones may answer, whatever is
+            asked, unless `database` says which.
         floors: features by the floors' names, ranked as `floor_distance` says; a list of arrays counts as the mean of
             its members query by query.
         reference: the encoder others are compared with; by default the first.
-        leave_out: whose tiles are no candidates, as in `evaluate_retrieval`.
-        classes: those asked about; by default all.
+        leave_out, queries, database: who asks and whose tiles are candidates, as in `evaluate_retrieval`.
+        classes: those asked about; by default all that queries have.
         max_queries: more are sampled, equally per class and within it per patient.
         seed: of query sampling, bootstrap and swap test.
         clusters: (N,) another unit of inference than the patient, see `items.make_task`.
@@ -135,10 +134,25 @@ def retrieve_classes(
         ValueError: shapes or names do not fit.
     """
     main = check_rows(encoders, floors, reference)
-    whole = make_task(items, leave_out=leave_out, max_queries=len(items), seed=seed, clusters=clusters, cluster=cluster)
+    whole = make_task(
+        items,
+        leave_out=leave_out,
+        max_queries=len(items),
+        seed=seed,
+        clusters=clusters,
+        cluster=cluster,
+        queries=queries,
+        database=database,
+    )
     codes = _asked_codes(whole, classes)
-    queries = _queries(whole, items, codes, max_queries, seed)
-    task = replace(whole, queries=queries, clusters=whole.clusters[queries])
+    asking = np.flatnonzero(np.isin(whole.truth, codes))
+    chosen = asking[_drawn(whole, items, asking, max_queries, seed)]
+    task = replace(
+        whole,
+        queries=whole.queries[chosen],
+        clusters=whole.clusters[chosen],
+        is_sampled=len(chosen) < len(asking),
+    )
     asked = [_AskedClass.of(task, code) for code in codes]
     scored: dict[str, list[Row]] = {one.label: [] for one in asked}
     distances: dict[str, str] = {}
@@ -160,7 +174,6 @@ def retrieve_classes(
             distances[name], members[name] = metric + (", z-scored" if is_scaled else ""), len(is_right)
             line.advance(1, name)
     n_relevant, chance = _chances(task)
-    is_sampled = len(queries) < np.isin(task.codes, codes).sum()
     protocol = {
         "measure": "class of the nearest tile",
         "k": 1,
@@ -168,9 +181,10 @@ def retrieve_classes(
         "order": "score descending, then row ascending",
         "chance": {one.label: float(chance[one.rows].mean()) for one in asked},
         "classes": list(task.classes),
-        "n_labelled": len(task.rows),
+        "n_labelled": len(task.rows) + task.n_outside,
         "n_unlabelled": task.n_unlabelled,
-        "query_sampling": f"equal per class, then per patient, at most {max_queries}" if is_sampled else "all",
+        "query_sampling": f"equal per class, then per patient, at most {max_queries}" if task.is_sampled else "all",
+        **task.sides,
         "distances": distances,
         "members": members,
         "cluster": task.cluster,
@@ -186,7 +200,7 @@ def retrieve_classes(
         n_patients={one.label: len(np.unique(task.patients[task.queries[one.rows]])) for one in asked},
         prevalence={one.label: float(shares[code]) for code, one in zip(codes, asked, strict=True)},
         protocol=protocol | {"lift": _lifts(figures)},
-        warnings=_warnings(task, asked, n_relevant),
+        warnings=exclusion_warnings(task, items, "tile") + _unanswerable(task, asked, n_relevant),
         reference=main,
         scored={label: tuple(found) for label, found in scored.items()},
     )
@@ -221,28 +235,30 @@ class _AskedClass:
 
 def _asked_codes(task: Task, classes: Sequence[str] | None) -> list[int]:
     """Codes of the classes asked about, in the order they were named."""
-    wanted = task.classes if classes is None else tuple(dict.fromkeys(map(str, classes)))
-    unknown = [label for label in wanted if label not in task.classes]
+    known = [task.classes[code] for code in np.unique(task.truth)]
+    wanted = known if classes is None else list(dict.fromkeys(map(str, classes)))
+    unknown = [label for label in wanted if label not in known]
     if unknown or not wanted:
+        what = "labelled item" if task.database is None else "query"
         raise EvaluationError(
-            f"no labelled item is {', '.join(map(repr, unknown))}" if unknown else "no class is asked about",
+            f"no {what} is {', '.join(map(repr, unknown))}" if unknown else "no class is asked about",
             _WHERE,
-            f"Ask about some of: {', '.join(task.classes)}.",
+            f"Ask about some of: {', '.join(known)}.",
         )
     return [task.classes.index(label) for label in wanted]
 
 
-def _queries(task: Task, items: Items, codes: list[int], max_queries: int, seed: int) -> np.ndarray:
-    """Ascending rows of the classes asked about, a sample of them where there are more than `max_queries`."""
+def _drawn(task: Task, items: Items, asking: np.ndarray, max_queries: int, seed: int) -> np.ndarray:
+    """Ascending places in `asking`, some of the task's queries: a sample where there are more than `max_queries`."""
+    of_class = task.truth[asking]
+    codes = np.unique(of_class)
     if max_queries < len(codes):
         raise ValueError(f"max_queries must be at least one for each of {len(codes)} classes, got {max_queries}")
-    asked = np.flatnonzero(np.isin(task.codes, codes))
-    if len(asked) <= max_queries:
-        return asked
-    of_class = task.codes[asked]
-    quota = np.bincount(of_class[sample_queries(of_class, max_queries, seed)])
-    patients = items.patient[task.rows]
-    of_each = [np.flatnonzero(task.codes == code) for code in codes]
+    if len(asking) <= max_queries:
+        return np.arange(len(asking))
+    quota = np.bincount(of_class[sample_queries(of_class, max_queries, seed)]).tolist()
+    patients = items.patient[task.rows[task.queries[asking]]]
+    of_each = [np.flatnonzero(of_class == code) for code in codes]
     return np.sort(
         np.concatenate(
             [own[sample_queries(patients[own], quota[code], seed)] for code, own in zip(codes, of_each, strict=True)]
@@ -287,10 +303,8 @@ def _lifts(figures: Sequence[Figure]) -> dict[str, dict[str, float]]:
     return lifts
 
 
-def _warnings(task: Task, asked: Sequence[_AskedClass], n_relevant: np.ndarray) -> tuple[str, ...]:
-    said = [_LENIENT[task.leave_out]] if task.leave_out in _LENIENT else []
-    if task.n_unlabelled:
-        said.append(f"{task.n_unlabelled} unlabelled items neither asked nor answered.")
+def _unanswerable(task: Task, asked: Sequence[_AskedClass], n_relevant: np.ndarray) -> tuple[str, ...]:
+    said = []
     own = "tile" if task.leave_out == "self" else task.leave_out
     for one in asked:
         n_lost = int((n_relevant[one.rows] == 0).sum())

@@ -12,9 +12,9 @@ from histokin.evaluate.assess import N_PERMUTATIONS, Ranked, assess
 from histokin.evaluate.comparison import check_rows
 from histokin.evaluate.floors import floor_distance
 from histokin.evaluate.intervals import N_DRAWS
-from histokin.evaluate.items import Items, LeaveOut, Task, make_task
+from histokin.evaluate.items import Items, LeaveOut, Mask, Task, is_missing, make_task
 from histokin.evaluate.results import Evaluation
-from histokin.evaluate.vectors import nearest_allowed, standardised
+from histokin.evaluate.vectors import nearest_allowed, scaled, standardised
 from histokin.evaluate.votes import VoteRule
 from histokin.progress import Reporter, silent
 from histokin.search import Neighbours, Strategy, nearest_slides
@@ -26,6 +26,16 @@ SLIDE_TILES = 128
 Features = np.ndarray | Sequence[np.ndarray]
 Bags = Sequence[np.ndarray] | Sequence[Sequence[np.ndarray]]
 
+_NO_RESULT = "Only the query itself is left out: neighbours share its patient. This is not a result."
+_LENIENT: dict[tuple[str, str], str] = {
+    ("self", "tile"): "Only the query itself is left out: neighbours share its slide and patient. This is not a "
+    "result.",
+    ("slide", "tile"): "Only the query's slide is left out: neighbours may share its patient. Not about new patients.",
+    ("region", "tile"): "Only the query's region is left out: neighbours may share its slide and patient. Not about "
+    "new patients.",
+    **{(rule, "slide"): _NO_RESULT for rule in ("self", "slide", "region")},
+}
+
 
 def evaluate_retrieval(
     encoders: Mapping[str, np.ndarray],
@@ -34,6 +44,8 @@ def evaluate_retrieval(
     floors: Mapping[str, Features] | None = None,
     reference: str | None = None,
     leave_out: LeaveOut = "patient",
+    queries: Mask | None = None,
+    database: Mask | None = None,
     k: Sequence[int] = (1, 3, 5),
     rule: VoteRule = "rank",
     level: Literal["tile", "slide"] = "tile",
@@ -47,11 +59,13 @@ def evaluate_retrieval(
 
     Args:
         encoders: (N, d) features by name, one row an item; ranked by cosine.
-        items: labels, patients, slides and sites of the N rows.
+        items: labels, patients, slides, sites and regions of the N rows.
         floors: features by the floors' names, ranked as `floor_distance` says; a list of arrays (seeds of a
             random-weight encoder) counts as the mean of its members query by query.
         reference: the encoder that others are compared with; by default the first.
-        leave_out: whose items are no candidates: those of the query's patient, slide or site, or itself alone.
+        leave_out: whose items are no candidates: those of the query's patient, slide, region or site, or itself alone.
+        queries: (N,) bool: the labelled among them ask; by default all do.
+        database: (N,) bool: the labelled among them are candidates; by default all are. `leave_out` holds as well.
         k: lengths of the lists.
         rule: of the votes; see `votes.votes`.
         level: what an item is.
@@ -70,7 +84,16 @@ def evaluate_retrieval(
         ValueError: shapes or names do not fit.
     """
     main = check_rows(encoders, floors, reference)
-    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed, clusters=clusters, cluster=cluster)
+    task = make_task(
+        items,
+        leave_out=leave_out,
+        max_queries=max_queries,
+        seed=seed,
+        clusters=clusters,
+        cluster=cluster,
+        queries=queries,
+        database=database,
+    )
     ranked: list[Ranked] = []
     n_rows = len(encoders) + len(floors or {})
     with progress("evaluate", n_rows, "rows") as line:
@@ -98,7 +121,7 @@ def evaluate_retrieval(
         reference=main,
         seed=seed,
         protocol=protocol,
-        warnings=_warnings(task, level),
+        warnings=exclusion_warnings(task, items, level),
     )
 
 
@@ -110,6 +133,8 @@ def evaluate_slides(
     strategies: Sequence[Strategy] = ("mean", "median_min"),
     reference: str | None = None,
     leave_out: LeaveOut = "patient",
+    queries: Mask | None = None,
+    database: Mask | None = None,
     k: Sequence[int] = (1, 3, 5),
     rule: VoteRule = "rank",
     limit: int = SLIDE_TILES,
@@ -127,7 +152,7 @@ def evaluate_slides(
         floors: bags by floor; a list of such lists counts as the mean of its members.
         strategies: see `search.nearest_slides`.
         limit: tiles of a bag that are compared.
-        reference, leave_out, k, rule, max_queries, seed, progress: as in `evaluate_retrieval`.
+        reference, leave_out, queries, database, k, rule, max_queries, seed, progress: as in `evaluate_retrieval`.
 
     Returns:
         `Evaluation`, its rows told apart by `strategy`.
@@ -136,7 +161,7 @@ def evaluate_slides(
         As `evaluate_retrieval`.
     """
     main = check_rows(encoders, floors, reference)
-    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed)
+    task = make_task(items, leave_out=leave_out, max_queries=max_queries, seed=seed, queries=queries, database=database)
     evaluation: Evaluation | None = None
     n_rows = len(strategies) * (len(encoders) + len(floors or {}))
     with progress("evaluate", n_rows, "rows") as line:
@@ -170,7 +195,7 @@ def evaluate_slides(
                     "strategies": list(strategies),
                     "tiles_a_bag": limit,
                 },
-                warnings=_warnings(task, "slide"),
+                warnings=exclusion_warnings(task, items, "slide"),
             )
             evaluation = one if evaluation is None else evaluation.joined(one)
     if evaluation is None:
@@ -184,14 +209,22 @@ def _nearest_slides(
     metric, is_scaled = floor_distance(name)
     kept = [np.asarray(bags[row]) for row in task.rows]
     if is_scaled:
-        stops = np.cumsum([len(bag) for bag in kept])[:-1]
-        kept = np.split(standardised(np.concatenate(kept)), stops)
+        kept = _scaled_bags(kept, task)
     asked = [kept[query] for query in task.queries]
-    if task.leave_out == "self":
-        groups: dict[str, Any] = {"query_ids": task.queries}
-    else:
-        groups = {"query_groups": task.groups[task.queries], "database_groups": task.groups}
-    return nearest_slides(asked, kept, k, strategy=strategy, metric=metric, limit=limit, seed=seed, **groups)
+    held = kept if task.database is None else [kept[row] for row in task.database]
+    how: dict[str, Any] = {"strategy": strategy, "metric": metric, "limit": limit, "seed": seed}
+    with np.errstate(invalid="ignore"):  # as in `nearest_allowed`
+        return task.among_rows(nearest_slides(asked, held, k, **how, **task.exclusion))
+
+
+def _scaled_bags(bags: Sequence[np.ndarray], task: Task) -> list[np.ndarray]:
+    """Bags z-scored by those that may answer, as `nearest_allowed` does."""
+    every = np.concatenate(bags)
+    stops = np.cumsum([len(bag) for bag in bags])[:-1]
+    if task.database is None:
+        return np.split(standardised(every), stops)
+    held = np.concatenate([bags[row] for row in task.database])
+    return np.split(scaled(held.astype(np.float64), every.astype(np.float64))[1], stops)
 
 
 def _checked(name: str, features: Any, items: Items) -> Any:
@@ -211,7 +244,6 @@ def _protocol(
     ranked: Sequence[Ranked],
 ) -> dict[str, Any]:
     """Everything that the figures depend on besides the features."""
-    n_labelled = len(task.rows)
     return {
         "level": level,
         "leave_out": task.leave_out,
@@ -220,10 +252,11 @@ def _protocol(
         "ap_denominator": "min(k, R)",
         "order": "score descending, then row ascending",
         "seed": seed,
-        "n_labelled": n_labelled,
+        "n_labelled": len(task.rows) + task.n_outside,
         "n_unlabelled": task.n_unlabelled,
         "n_queries": len(task.queries),
-        "query_sampling": f"equal per patient, at most {max_queries}" if len(task.queries) < n_labelled else "all",
+        "query_sampling": f"equal per patient, at most {max_queries}" if task.is_sampled else "all",
+        **task.sides,
         "classes": list(task.classes),
         "cluster": task.cluster,
         "n_clusters": task.n_clusters,
@@ -234,17 +267,27 @@ def _protocol(
     }
 
 
-def _warnings(task: Task, level: str) -> tuple[str, ...]:
-    """What a reader must be told of the protocol itself."""
+def exclusion_warnings(task: Task, items: Items, level: Literal["tile", "slide"]) -> tuple[str, ...]:
+    """What a reader must be told of who was asked and who could answer."""
     said = []
     n_patients, n_slides = len(np.unique(task.patients)), len(task.rows)
-    is_alone = level == "slide" and n_patients == n_slides  # a patient has one slide: leaving it out leaves him out
-    if task.leave_out == "self" or (task.leave_out == "slide" and level == "slide" and not is_alone):
-        said.append("Only the query itself is left out: neighbours share its patient. This is not a result.")
-    elif task.leave_out == "slide" and not is_alone:
-        said.append("Only the query's slide is left out: neighbours may share its patient. Not about new patients.")
-    if task.leave_out == "self" and level == "tile":
-        said[-1] = "Only the query itself is left out: neighbours share its slide and patient. This is not a result."
+    # A patient has one slide: leaving it out leaves him out.
+    is_alone = level == "slide" and task.leave_out != "self" and n_patients == n_slides
+    lenient = _LENIENT.get((task.leave_out, level), "")
+    if lenient and not is_alone and np.intersect1d(*_patients_of_sides(task)).size:
+        said.append(lenient)
+    if task.leave_out == "region" and level == "tile":
+        named = {str(s) for s, region in zip(items.slide, items.region, strict=True) if not is_missing(region)}
+        slides = {str(slide) for slide in items.slide[task.rows]}
+        if slides - named:
+            said.append(f"{len(slides - named)} of {len(slides)} slides name no region: each of them counts as one.")
     if task.n_unlabelled:
         said.append(f"{task.n_unlabelled} unlabelled items neither asked nor answered.")
+    if task.n_outside:
+        said.append(f"{task.n_outside} labelled items are neither queries nor database: they took no part.")
     return tuple(said)
+
+
+def _patients_of_sides(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Patient codes of those that ask, and of those that may answer."""
+    return task.patients[task.queries], task.patients[task.answering]

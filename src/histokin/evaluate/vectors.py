@@ -56,7 +56,7 @@ def nearest_allowed(
         task: rows, queries and groups.
         k: neighbours.
         metric: cosine or euclidean.
-        is_scaled: z-score over the task's rows first.
+        is_scaled: z-score first, by the rows that may answer: all, or a split's database.
 
     Returns:
         (Q, k) places among the task's rows.
@@ -65,14 +65,16 @@ def nearest_allowed(
         StoreError: as `check_vectors`.
     """
     check_vectors(name, features, task.rows, needs_direction=metric == "cosine" and not is_scaled)
-    database = features if len(task.rows) == len(features) else features[task.rows]
-    if is_scaled:
-        database = standardised(database)
-    queries = database if len(task.queries) == len(database) else database[task.queries]
-    if task.leave_out == "self":
-        return top_k(queries, database, k, metric=metric, query_ids=task.queries)
-    groups = task.groups
-    return top_k(queries, database, k, metric=metric, query_groups=groups[task.queries], database_groups=groups)
+    known = features if len(task.rows) == len(features) else features[task.rows]
+    if task.database is None:
+        database = standardised(known) if is_scaled else known
+        queries = database if len(task.queries) == len(database) else database[task.queries]
+    else:
+        database, queries = known[task.database], known[task.queries]
+        if is_scaled:
+            database, queries = scaled(database.astype(np.float64), queries.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # -inf - -inf of queries with fewer than k candidates, which is masked
+        return task.among_rows(top_k(queries, database, k, metric=metric, **task.exclusion))
 
 
 def standardised(features: np.ndarray) -> np.ndarray:

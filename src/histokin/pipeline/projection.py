@@ -1,5 +1,6 @@
 """The map of the embedding: two dimensions to look at, never to measure in."""
 
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
@@ -85,11 +86,22 @@ def project(features: NDArray[np.float32], method: MapMethod, seed: int) -> tupl
     return points, f"PCA of unit vectors; the two axes hold {share:.0%} of the variance."
 
 
-def _umap(unit: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    try:
-        from umap import UMAP  # pyright: ignore[reportMissingImports] - an extra
-    except ImportError as error:
+def check_map(method: MapMethod) -> None:
+    """Refuse a method that is not installed, before hours are spent on what comes before the map.
+
+    Raises:
+        EvaluationError: UMAP is asked for and not installed.
+    """
+    if method == "umap" and find_spec("umap") is None:
         raise EvaluationError(
-            "UMAP is not installed", "the embedding map", "Run `pip install umap-learn`, or leave --map pca."
-        ) from error
+            "UMAP is not installed",
+            "the embedding map",
+            "Run `pip install '.[umap]'` in histokin's source folder, or leave --map pca.",
+        )
+
+
+def _umap(unit: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    check_map("umap")
+    from umap import UMAP  # pyright: ignore[reportMissingImports] - an extra
+
     return np.asarray(UMAP(random_state=seed64(seed, "umap") % 2**32, metric="cosine").fit_transform(unit), np.float64)

@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
-from histokin.cli.options import FOLDER, json_option, leave_out_option, show_json
+from histokin.cli.options import FOLDER, json_option, leaving_out, show_json
 
 
 def _listed(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:  # noqa: ARG001 - click's signature
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _condition(ctx: click.Context, param: click.Parameter, value: str) -> str:  # noqa: ARG001 - click's signature
+    if value and not all(value.partition("=")):
+        raise click.BadParameter("name a column and its value, such as split=test.")
+    return value
 
 
 @click.command()
@@ -36,7 +42,13 @@ def _listed(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     callback=_listed,
     help="Names with commas between them, or all; see docs/evaluation.md.",
 )
-@leave_out_option
+@leaving_out("patient", "slide", "region", "site", "self")
+@click.option(
+    "--queries", default="", metavar="COLUMN=VALUE", callback=_condition, help="Only these ask in searches [all]."
+)
+@click.option(
+    "--database", default="", metavar="COLUMN=VALUE", callback=_condition, help="Only these answer searches [all]."
+)
 @click.option(
     "--vote",
     type=click.Choice(["rank", "strict", "anytie", "smallest", "fish"]),

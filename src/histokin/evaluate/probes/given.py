@@ -411,7 +411,8 @@ def _figures(scores: Sequence[SplitScores], task: GivenTask, reference: str) -> 
         others = iter(leads)
         for i, one in enumerate(rows):
             n = int(np.isfinite(one.values).sum())
-            none = Interval(math.nan, math.nan, "n/a", f"the spread of {count_of(n, 'split')} is none", "split", n)
+            why = f"{count_of(n, 'split')} of the same patients" if n else "undefined in every split"
+            none = Interval(math.nan, math.nan, "n/a", f"no interval: {why}", "split", n)
             delta = None if i == main else replace(next(others), p_holm=next(adjusted))
             found[i, m] = Figure(one.name, one.kind, one.metric, one.mean, none, one.chance, delta)
     return tuple(found[i, m] for i in range(len(names)) for m in range(n_metrics))

@@ -1,7 +1,8 @@
 """Running probes: every row predicted while its group is held out, for several encoders and floors alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -207,7 +208,7 @@ def compare_probes(
         clusters: (M,) the unit of inference; by default the groups.
         cluster: its word.
         seed: of bootstrap and swap test.
-        progress: told each row.
+        progress: told each fold.
 
     Returns:
         `Probed`.
@@ -227,7 +228,14 @@ def compare_probes(
     return _compare(encoders, floors or {}, task, how, reference, len(target), seed, progress)
 
 
-def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe, *, name: str = _ALONE) -> Outcome:
+def run_probe(
+    features: np.ndarray,
+    task: ProbeTask,
+    probe: Probe,
+    *,
+    name: str = _ALONE,
+    told: Callable[[], None] = lambda: None,
+) -> Outcome:
     """Predict every row of a task while its fold is held out.
 
     Args:
@@ -235,6 +243,7 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe, *, name: str 
         task: of N rows.
         probe: fitted anew for each fold.
         name: of the features, for errors.
+        told: called after each fold.
 
     Raises:
         StoreError: a value is not finite, or a vector zero where cosines are asked for.
@@ -270,6 +279,7 @@ def run_probe(features: np.ndarray, task: ProbeTask, probe: Probe, *, name: str 
                 temperature=said.temperature,
             )
         )
+        told()
     if not n_classes:
         return Outcome(found, None, tuple(folds))
     shares, margins = (found, None) if is_probability else (None, found)
@@ -292,15 +302,18 @@ def _compare(
     asked: list[tuple[str, Kind, Features]] = []
     asked.extend((name, "encoder", x) for name, x in encoders.items())
     asked.extend((name, "floor", x) for name, x in floors.items())
-    with progress("evaluate", len(asked), "rows") as line:
+    n_members = sum(1 if isinstance(features, np.ndarray) else len(features) for _, _, features in asked)
+    with progress("evaluate", n_members * (int(task.fold.max()) + 1), "folds") as line:
         for name, kind, features in asked:
             how = probe
             if kind == "floor" and isinstance(probe, NeighbourProbe):
                 how = replace(probe, is_standardised=probe.is_standardised or floor_distance(name)[1])
             members = [features] if isinstance(features, np.ndarray) else list(features)
-            outcomes[name] = tuple(run_probe(_rows_of(name, x, task, n_all), task, how, name=name) for x in members)
+            told = partial(line.advance, 1, name)
+            outcomes[name] = tuple(
+                run_probe(_rows_of(name, x, task, n_all), task, how, name=name, told=told) for x in members
+            )
             rows.append(Row(name, kind, mean_scores([probe_scores(task, one) for one in outcomes[name]])))
-            line.advance(1, name)
     per_class = [one for name, o in outcomes.items() for one in class_figures(name, task, o)] if task.classes else []
     return Probed(
         figures=_figures(rows, task, main, seed),

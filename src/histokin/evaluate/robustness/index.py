@@ -239,7 +239,7 @@ class PlacedTask:
         n_allowed = _allowed(np.zeros_like(centre), task)
         both = _allowed(task.codes * (centre.max() + 1) + centre, task)
         other_centre, other_class = _allowed(task.codes, task) - both, _allowed(centre, task) - both
-        drawn = np.minimum(k, n_allowed) / n_allowed
+        drawn = np.minimum(k, n_allowed) / np.maximum(n_allowed, 1)
         below = float((drawn * (other_centre + other_class)).sum())
         return float((drawn * other_centre).sum()) / below if below > 0 else math.nan
 
@@ -294,9 +294,10 @@ def _task(items: Items, leave_out: Literal["patient", "slide"], max_queries: int
 
 def _allowed(codes: np.ndarray, task: Task) -> np.ndarray:
     """(Q,) how many tiles with the query's own code may answer it."""
-    pairs = codes * (task.groups.max() + 1) + task.groups
-    _, pair, n_inside = np.unique(pairs, return_inverse=True, return_counts=True)
-    return (np.bincount(codes)[codes] - n_inside[pair])[task.queries]
+    names, pair = np.unique(codes * (task.groups.max() + 1) + task.groups, return_inverse=True)
+    n_inside = np.bincount(pair[task.answering], minlength=len(names))
+    n_all = np.bincount(codes[task.answering], minlength=int(codes.max()) + 1)
+    return (n_all[codes] - n_inside[pair])[task.queries]
 
 
 def cramers_v(classes: np.ndarray, centres: np.ndarray) -> float:

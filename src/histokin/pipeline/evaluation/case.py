@@ -86,14 +86,21 @@ class Case:
     def items(self) -> Items:
         """The rows as items of a retrieval."""
         found = self.columns
-        return Items.of(self.texts, found.patient, found.picture, found.site)
+        return Items.of(self.texts, found.patient, found.picture, found.site, found.region)
+
+    @property
+    def sides(self) -> dict[str, Any]:
+        """(n,) which rows ask and which answer in a search; None lets all."""
+        sides = {"queries": self.spec.queries, "database": self.spec.database}
+        return {side: self.columns.meets(condition) if condition else None for side, condition in sides.items()}
 
     @property
     def cluster(self) -> str:
-        """What intervals resample: patients; the next unit down where one patient is all there is."""
+        """What intervals resample: patients; the next unit down where one is all there is, or none is known."""
         if self.spec.leave_out == "site":
             return "site"
-        return "patient" if len(set(self.columns.patient)) > 1 else "slide"
+        is_known = self.columns.n_unnamed < len(self.columns) and len(set(self.columns.patient)) > 1
+        return "patient" if is_known else "slide"
 
     @property
     def clusters(self) -> Texts:
@@ -194,7 +201,7 @@ def counts_of(case: Case, **more: int) -> dict[str, int]:
     has = case.texts.astype(bool) if case.column else np.ones(len(case.columns), bool)
     found = {
         f"{case.level}s": int(has.sum()),
-        "patients": len(set(case.columns.patient[has])),
+        **case.columns.patients(has),
         "slides": len(set(case.columns.slide[has])),
     }
     return {**found, **more}

@@ -11,6 +11,7 @@ from histokin.cohort.sources import ALIASES, SLIDE_SUFFIXES, read_rows
 from histokin.errors import EvaluationError
 
 _NO_LABELS = {"path", "file", "filename", "wsi", "tile_id", "x", "y", "size"}
+_UNKNOWN = {"na", "n/a", "nan", "none", "null", "unknown", "-", "?"}
 Texts = NDArray[np.object_]
 Key = tuple[str, int, int]
 """Slide, then tile_id and -1, or x and y; both -1 for a row that is a slide's."""
@@ -56,6 +57,14 @@ class LabelTable:
         keys = zip(slide, first.tolist(), second.tolist(), strict=True)
         return np.array([self.rows.get(key, {}).get(column, "") for key in keys], object)
 
+    def units_of(self, unit: str, slides: Sequence[str]) -> list[set[str]]:
+        """The patients (sites) that a slide's rows name; empty cells say nothing against the filled ones."""
+        said: dict[str, set[str]] = {}
+        for (name, _, _), row in self.rows.items():
+            if row.get(unit):
+                said.setdefault(name, set()).add(row[unit])
+        return [said.get(name, set()) for name in slides]
+
     def of_slides(self, column: str, slides: Sequence[str]) -> list[str]:
         """One cell a slide: its row's, or what all its tiles share; "" where they differ or nothing is said."""
         said: dict[str, set[str]] = {}
@@ -88,14 +97,19 @@ def read_labels(path: Path) -> LabelTable:
         slide = slide_of(cells[key])
         if not slide:
             raise EvaluationError(f"line {line} names no slide", path, f"Fill the column {key}.")
-        found = {name: cells[name] for name in labels}
-        found |= {ours: cells.get(column[ours], "") for ours in ("patient", "site", "mpp")}
+        found = {name: _known(cells[name]) for name in labels}
+        found |= {ours: _known(cells.get(column[ours], "")) for ours in ("patient", "site", "mpp")}
         place = _tile_of(cells, by, line, path)
         if rows.setdefault((slide, *place), found) != found:
             raise EvaluationError(
                 f"line {line} says something else of {slide} than a line before", path, "Keep one row a slide or tile."
             )
     return LabelTable(path, labels, by, rows, bool(column["patient"]), bool(column["site"]))
+
+
+def _known(cell: str) -> str:
+    """A cell's text; what people write for "not known" is no class and no patient."""
+    return "" if cell.lower() in _UNKNOWN else cell
 
 
 def slide_of(text: str) -> str:

@@ -28,7 +28,7 @@ def page_document(
 ) -> EvaluationDocument:
     """Everything that the page, the tables and the terminal's text say."""
     sources, tiles = table.sources, table.tiles
-    counts = {"slides": len(table.slides), "patients": len(set(tiles.patient)), "tiles": len(tiles)}
+    counts = {"slides": len(table.slides), **tiles.patients(), "tiles": len(tiles)}
     return EvaluationDocument(
         title=f"Evaluation of {' and '.join(table.bags)}",
         command=command,
@@ -41,23 +41,38 @@ def page_document(
         chapters=[_pictured(table, chapter, spec) for chapter in chapters],
         refusals=list(refusals),
         maps=_maps(table, map_method, spec),
-        notes=table.notes,
+        notes=[*table.notes, *_divided(spec)],
         created_with=versions(),
         more={"asked": plain(spec), "inputs": sources.digests()},
     )
 
 
+def _divided(spec: EvaluationSpec) -> list[str]:
+    """Who asks and who answers, where that was asked for."""
+    if not spec.conditions:
+        return []
+    asks, answers = (f"those with {text}" if text else "all" for text in (spec.queries, spec.database))
+    text = f"Queries and database of searches are divided: {asks} ask, {answers} may answer. Protocols other than "
+    return [text + "retrieval, slides and class-retrieval take all rows, and no answers are pictured."]
+
+
 def _pictured(table: Table, chapter: Chapter, spec: EvaluationSpec) -> Chapter:
-    """The retrieval of tiles with its pictures, where the workspace has the pixels."""
+    """The retrieval of tiles with its pictures, where the workspace has the pixels and all tiles ask and answer."""
     sources = table.sources
-    if chapter.protocol != PICTURED or sources.tiling is None or next(iter(table.bags)) not in sources.own:
+    if (
+        chapter.protocol != PICTURED
+        or spec.conditions
+        or sources.tiling is None
+        or next(iter(table.bags)) not in sources.own
+    ):
         return chapter
     floor = best_floor(chapter.measures[0], chapter.measures[0].metrics[0])
     shown = list(table.features)[:MAX_PICTURED]
     features = {name: table.features[name] for name in shown}
     if floor and floor.name in table.floors:
         features[floor.name] = table.floors[floor.name][0]
-    leave_out = "slide" if spec.leave_out == "self" or len(set(table.tiles.patient)) < 2 else spec.leave_out
+    is_alone = spec.leave_out != "region" and len(set(table.tiles.patient)) < 2
+    leave_out = "slide" if spec.leave_out == "self" or is_alone else spec.leave_out
     asked = Asked(
         sources.tiling,
         table.rows,

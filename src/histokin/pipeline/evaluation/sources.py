@@ -82,6 +82,8 @@ def find_sources(
         else:
             found = [path]
         for store in found:
+            if store.resolve() in {known.resolve() for known in stores.values()}:
+                raise EvaluationError("this store is named twice", store, "Name each encoder once.")
             name = _named(EmbeddingStore(store), stores)
             stores[name] = store
             if work is not None and work.root.resolve() in store.resolve().parents:

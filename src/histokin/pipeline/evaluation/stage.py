@@ -14,7 +14,7 @@ from histokin.artefacts import Ledger, Receipt, plain, write_json, write_text
 from histokin.cohort import file_name_of
 from histokin.embeddings import EmbeddingStore
 from histokin.errors import EvaluationError, StoreError
-from histokin.pipeline.evaluation.case import MAX_CLASSES, Case, numbers_of
+from histokin.pipeline.evaluation.case import FEW_NUMBERS, MAX_CLASSES, Case, numbers_of
 from histokin.pipeline.evaluation.chapters import read_chapter
 from histokin.pipeline.evaluation.labels import Texts
 from histokin.pipeline.evaluation.page import page_document
@@ -22,14 +22,14 @@ from histokin.pipeline.evaluation.protocols import PROTOCOLS, Protocol
 from histokin.pipeline.evaluation.sources import Sources, find_sources
 from histokin.pipeline.evaluation.spec import CHOSEN_COLUMNS, QUICK, EvaluationSpec
 from histokin.pipeline.evaluation.table import LEVELS, Level, Table, known_columns, read_table
-from histokin.pipeline.projection import MapMethod
+from histokin.pipeline.projection import MapMethod, check_map
 from histokin.progress import Reporter, silent
 from histokin.report import Chapter, EvaluationDocument, evaluation_tables, evaluation_text, write_evaluation
 from histokin.tiles import Tiling
 from histokin.workspace import Workspace
 
 ALL, GIVEN = "all", "given-splits"
-VERSION = 1
+VERSION = 2
 """Of what a chapter's file holds: another one is made anew."""
 
 
@@ -124,6 +124,8 @@ def default_folder(sources: Sources, spec: EvaluationSpec) -> Path:
     names = "+".join(path.name for path in sources.stores.values())
     seed = f"-seed{spec.seed}" if spec.seed else ""
     more = "" if spec.protocols == QUICK else "-" + "+".join(spec.protocols)[:60]
+    sides = {"queries": spec.queries, "database": spec.database}
+    more += "".join(f"-{side}-{file_name_of(text.replace('=', '-'))}"[:40] for side, text in sides.items() if text)
     return sources.work.evaluation(f"{label}-leave-{spec.leave_out}-{names[:100]}{seed}{more}")
 
 
@@ -131,8 +133,10 @@ def chosen_protocols(names: Sequence[str]) -> list[Protocol]:
     """The protocols that are asked for, in the order of the registry.
 
     Raises:
-        EvaluationError: one of them is unknown.
+        EvaluationError: none is named, or one of them is unknown.
     """
+    if not names:
+        raise EvaluationError("no protocol is named", "evaluation", f"There are {', '.join(PROTOCOLS)} and {ALL}.")
     unknown = [name for name in names if name != ALL and name not in PROTOCOLS]
     if unknown:
         raise EvaluationError(
@@ -150,10 +154,13 @@ def _carried_out(
     inputs = sources.digests()
     page_inputs = {**inputs, "protocols": [one.name for one in protocols], "command": command, "map": map_method}
     path = folder / "evaluation.json"
-    if ledger.find("evaluation", page_inputs) is None:
+    if ledger.find("evaluation", page_inputs) is None or not (folder / "index.html").exists():
+        check_map(map_method)
         ledger.forget("evaluation")
-        table = read_table(sources, spec.columns)
+        _forget_outdated(ledger, inputs)
+        table = read_table(sources, spec.columns, spec.beside)
         _check_label(table, sources, spec)
+        _check_beside(table, sources, spec)
         chapters, refusals = _chapters(table, protocols, spec, ledger, inputs, report)
         document = page_document(table, chapters, refusals, spec, command, map_method)
         _write(folder, document)
@@ -165,6 +172,19 @@ def _carried_out(
         folder / "index.html",
         (folder / "evaluation.txt").read_text(encoding="utf-8").rstrip("\n"),
     )
+
+
+def _forget_outdated(ledger: Ledger, inputs: dict[str, object]) -> None:
+    """Remove chapters and tables of another question, which beside a new page would pass for its own."""
+    current = ledger.inputs_digest(inputs)
+    for protocol in PROTOCOLS.values():
+        for level in protocol.levels:
+            receipt = ledger.read(_key(protocol, level))
+            if receipt is None or receipt.inputs == current:
+                continue
+            ledger.forget(receipt.key)
+            for name in [receipt.file] * bool(receipt.file) + list(receipt.facts.get("tables", ())):
+                (ledger.folder / name).unlink(missing_ok=True)
 
 
 def _write(folder: Path, document: EvaluationDocument) -> None:
@@ -195,21 +215,23 @@ def _chapters(
     refusals: list[tuple[str, str]] = []
     if not any(case.column for case in cases.values()):
         refusals.append(("labels", no_label_sentence(table.sources)))
+    unsuited: dict[str, list[str]] = {}
     for protocol in protocols:
         suited: list[Level] = [level for level in protocol.levels if protocol.suits(cases[level])]
-        if not suited and protocol.name in spec.protocols and any(case.column for case in cases.values()):
-            refusals.append((protocol.name, _unsuited(protocol, cases[protocol.levels[0]])))
+        if not suited and any(case.column for case in cases.values()):
+            asked = next((cases[level] for level in protocol.levels if cases[level].column), None)
+            unsuited.setdefault(_unsuited(protocol, asked or cases[protocol.levels[0]]), []).append(protocol.name)
         for level in suited:
             key = _key(protocol, level)
             receipt = ledger.find(key, inputs)
-            if receipt is None:
+            if receipt is None or not all((ledger.folder / name).exists() for name in receipt.facts.get("tables", ())):
                 ledger.forget(key)
                 receipt = _one_chapter(protocol, cases[level], key, ledger, inputs)
             if receipt.status == "done":
                 chapters.append(read_chapter(ledger.folder / receipt.file))
             else:
                 refusals.append((protocol.name, receipt.reason))
-    return chapters, refusals
+    return chapters, [*refusals, *((", ".join(names), reason) for reason, names in unsuited.items())]
 
 
 def _one_chapter(protocol: Protocol, case: Case, key: str, ledger: Ledger, inputs: dict[str, object]) -> Receipt:
@@ -230,9 +252,11 @@ def _one_chapter(protocol: Protocol, case: Case, key: str, ledger: Ledger, input
 def _unsuited(protocol: Protocol, case: Case) -> str:
     """Why a protocol has nothing to do."""
     if not case.column:
-        return f"no {case.level} carries a label."
-    wanted, found = ("numbers", "classes") if protocol.needs == "numbers" else ("classes", "numbers")
-    return f"it takes {wanted}, and the column {case.column} holds {found}."
+        return f"no {case.level} carries a label; a table with a row a {case.level} gives it one (--labels)."
+    if protocol.needs == "numbers":
+        few = f"; whole numbers of at most {FEW_NUMBERS} values are grades, hence classes"
+        return f"it takes numbers, and the column {case.column} holds classes{few}."
+    return f"it takes classes, and the column {case.column} holds numbers."
 
 
 def case_of(table: Table, level: Level, spec: EvaluationSpec, report: Reporter = silent) -> Case:
@@ -261,6 +285,30 @@ def _check_label(table: Table, sources: Sources, spec: EvaluationSpec) -> None:
     if spec.label in known and texts:
         what = f"label {spec.label!r} has one value only, or more than {MAX_CLASSES}"
     raise EvaluationError(what, "evaluate", f"There are: {', '.join(known) or 'none'}.")
+
+
+def _check_beside(table: Table, sources: Sources, spec: EvaluationSpec) -> None:
+    """Columns that rows are chosen or left out by must be somewhere, and hold the values asked for."""
+    held = {column: {*table.tiles.beside[column], *table.slides.beside[column]} - {""} for column in spec.beside}
+    for column in spec.beside:
+        if not held[column]:
+            raise EvaluationError(
+                f"no tile and no slide has a {column}",
+                "evaluation",
+                f"There are {', '.join(known_columns(sources)) or 'no labels'}; and slide, patient, site, region and "
+                "split as far as they are filled in.",
+            )
+    for condition in spec.conditions:
+        column, _, value = condition.partition("=")
+        if value not in held[column]:
+            raise EvaluationError(
+                f"no tile and no slide has {condition}", "evaluation", f"{column} is {_some(held[column])}."
+            )
+
+
+def _some(values: set[str], most: int = 10) -> str:
+    shown = ", ".join(sorted(values)[:most])
+    return f"{shown} or one of {len(values) - most} more" if len(values) > most else shown
 
 
 def no_label_sentence(sources: Sources) -> str:

@@ -94,5 +94,6 @@ def summary(document: EvaluationDocument) -> str:
     if document.leave_out == "self":
         return f"{text} Only what is asked about is itself left out."
     if document.leave_out:
-        text += f" The {document.leave_out} that is asked about is left out of what answers and of what is fitted."
+        text += f" The {document.leave_out} that is asked about is left out of what answers and of what is fitted"
+        text += ", where a chapter does not say otherwise."
     return text

@@ -21,7 +21,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "retrieval",
             "classification through search",
-            "Do the tiles most like a tile, among those of other patients, carry its label?",
+            "Do the tiles most like a tile, among those of other {unit}s, carry its label?",
             "How well an expert would be served: labels are coarser than what a pathologist compares.",
             "classes",
             ("tile",),
@@ -30,7 +30,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "slides",
             "classification through search",
-            "Do the slides most like a slide, among those of other patients, carry its label?",
+            "Do the slides most like a slide, among those of other {unit}s, carry its label?",
             "Whether the tissue that decided is the tissue that matters: a slide may be found for its background.",
             "classes",
             ("slide",),
@@ -39,7 +39,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "class-retrieval",
             "one class across slides",
-            "How often is the nearest tile of another patient of the query's class, against the share of that class?",
+            "How often is the nearest tile of another {unit} of the query's class, against the share of that class?",
             "How complete a search would be: only the first answer counts.",
             "classes",
             ("tile",),
@@ -48,7 +48,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "linear",
             "linear probe",
-            "How much of the label can a straight cut through frozen vectors tell, in patients it has not met?",
+            "How much of the label can a straight cut through frozen vectors tell, in {unit}s it has not met?",
             "What fine-tuning would reach; and a site that goes with the class counts as signal.",
             "classes",
             ("tile", "slide"),
@@ -58,7 +58,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "knn",
             "nearest-neighbour probe",
-            "Do weighted neighbours among the training patients tell the label?",
+            "Do weighted neighbours among the training {unit}s tell the label?",
             "What a fitted classifier would reach: no direction is weighed more than another.",
             "classes",
             ("tile", "slide"),
@@ -68,7 +68,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "svm",
             "support vector machines",
-            "Does a margin, straight or curved, tell the label in patients it has not met?",
+            "Does a margin, straight or curved, tell the label in {unit}s it has not met?",
             "Certainty: margins are no probabilities, so there is no calibration.",
             "classes",
             ("tile", "slide"),
@@ -78,7 +78,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "ridge",
             "ridge regression",
-            "How much of a number can be read off frozen vectors in patients, or slides, they have not met?",
+            "How much of a number can be read off frozen vectors in {unit}s that were not fitted on?",
             "Cause: a number that goes with the stain is read off the stain.",
             "numbers",
             ("tile", "slide"),

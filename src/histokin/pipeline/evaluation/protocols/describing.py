@@ -141,6 +141,7 @@ def robustness(case: Case) -> dict[str, Any]:
         seed=case.spec.seed,
         progress=case.report,
     )
+    is_asked = case.spec.leave_out in ("patient", "slide")
     scores = {
         name: clustering_score(x, case.texts, columns.site, seed=case.spec.seed)
         for name, x in encoders_and_floors(case).items()
@@ -149,4 +150,5 @@ def robustness(case: Case) -> dict[str, Any]:
     return {
         "measures": [measure_of("robustness", found, list(case.encoders), ("robustness_index",))],
         "quantities": [Quantity("clustering score", meaning, {name: one.value for name, one in scores.items()})],
+        "notes": [] if is_asked else ["The patient is left out here: with the site left out there would be no index."],
     }

@@ -36,7 +36,8 @@ from histokin.report import (
     Value,
 )
 
-MOST_FITTED = 10_000
+KATHER_CLASSES = {"tumor", "stroma", "complex", "lympho", "debris", "mucosa", "adipose", "empty"}
+MOST_FITTED = 5_000
 """Labelled rows that probes are given; of more, equally many a patient. Their cost grows with the square and beyond."""
 CLASS_METRICS = ("balanced_accuracy", "macro_f1", "auc", "accuracy", "nll", "ece")
 VALUE_METRICS = ("spearman_within", "r2", "spearman", "mae")
@@ -135,13 +136,25 @@ def few_shots(case: Case) -> dict[str, Any]:
         "shots": curves,
         "shots_chance": own[0].chance,
         "notes": [
-            "Curves show the median and 5 to 95 % of episodes, which is no interval; the table has that of patients."
+            *(
+                []
+                if case.spec.leave_out == "patient"
+                else ["Support and queries never share a patient, as always here."]
+            ),
+            "Curves show the median and 5 to 95 % of episodes, which is no interval; the table has that of patients.",
         ],
     }
 
 
 def kather(case: Case) -> dict[str, Any]:
     """The published protocol of Kather-2016, beside two honest ones."""
+    strange = {str(text) for text in case.texts if text} - KATHER_CLASSES
+    if strange:
+        raise EvaluationError(
+            f"{case.column} has classes that are not of Kather-2016, such as {min(strange)}",
+            "evaluation",
+            f"Its tiles are of {', '.join(sorted(KATHER_CLASSES))}; for other data take the protocols svm and linear.",
+        )
     found = kather2016(
         case.encoders,
         case.texts,
@@ -175,6 +188,7 @@ def _chapter(case: Case, name: str, found: Probed) -> dict[str, Any]:
         "measures": [measure_of(name, found, list(case.encoders), metrics)],
         "per_class": _per_class(found),
         "per_group": _per_group(found),
+        "notes": _shared_patients(case),
     }
     file = f"predictions-{name.replace(' ', '-').lower()}-{case.level}.csv"
     chapter["tables"] = {file: [_located(case, row) for one in case.encoders for row in found.prediction_rows(one)]}
@@ -193,6 +207,14 @@ def _located(case: Case, row: dict[str, Any]) -> dict[str, Any]:
     if case.level == "tile":
         where["tile_id"] = int(case.table.rows.tile_id[number])
     return {"encoder": row.pop("name"), **where, **row}
+
+
+def _shared_patients(case: Case) -> list[str]:
+    """What must be said where less than the patient is held out."""
+    unit, columns = case.spec.leave_out, case.columns
+    if unit not in ("slide", "region") or len(set(columns.units(unit))) == len(set(columns.patient)):
+        return []
+    return [f"Only {unit}s are held out: the patient may be among those fitted on. Not about new patients."]
 
 
 def _ordered(metrics: Sequence[str], wanted: Sequence[str]) -> list[str]:

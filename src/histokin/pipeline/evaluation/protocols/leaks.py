@@ -76,7 +76,8 @@ def leaks(case: Case) -> dict[str, Any]:
         ]
     notes += [f"Not looked for: {kind} ({reason})." for kind, reason in found.skipped.items() if kind != "pretraining"]
     if found.is_clean:
-        notes.insert(0, "Nothing was found between patients.")
+        what = "names, pixels and vectors" if how else "names alone: only a workspace has pixels"
+        notes.insert(0, f"Nothing was found between patients, by {what}.")
     notes += _transductive(sources)
     return {"notes": notes, "tables": {"leaks.csv": lines} if lines else {}}
 

@@ -18,7 +18,7 @@ class Protocol:
     Attributes:
         name: on the command line, of its page in docs/evaluation, and in files.
         title: in headings.
-        question: what it asks, in one sentence.
+        question: what it asks, in one sentence; `{unit}` stands for what is left out together.
         caution: what it cannot show, in one sentence.
         needs: a column of classes or of numbers, places in tissue, or vectors alone.
         levels: what it is carried out on.
@@ -72,7 +72,7 @@ class Protocol:
         chapter = Chapter(
             protocol=self.name,
             title=f"{case.level.capitalize()}s: {self.title}{of}",
-            question=self.question,
+            question=self.question.format(unit=case.level if case.spec.leave_out == "self" else case.spec.leave_out),
             caution=self.caution,
             level=case.level,
             column=case.column,

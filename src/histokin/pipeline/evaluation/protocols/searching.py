@@ -21,7 +21,7 @@ def retrieval(case: Case) -> dict[str, Any]:
     """Classification of tiles through search."""
     spec = case.spec
     encoders, floors = case.encoders, case.floors
-    how = {"floors": floors, "k": spec.k, "rule": spec.vote, "seed": spec.seed}
+    how = {"floors": floors, "k": spec.k, "rule": spec.vote, "seed": spec.seed, **case.sides}
     found = evaluate_retrieval(encoders, case.items, leave_out=spec.leave_out, progress=case.report, **how)
     return {
         "measures": [measure_of("retrieval", found, list(encoders), _metrics(found))],
@@ -52,6 +52,7 @@ def slide_retrieval(case: Case) -> dict[str, Any]:
             rule=spec.vote,
             seed=spec.seed,
             progress=case.report,
+            **case.sides,
         )
         chapter["measures"].append(measure_of(f"retrieval by {words}", found, list(case.bags), _metrics(found)))
         chapter["quantities"] += _means(found, f", {words}")
@@ -70,10 +71,16 @@ def class_retrieval(case: Case) -> dict[str, Any]:
     """One class across slides, with its prevalence (Gildenblat & Klaiman's tumour retrieval)."""
     spec = case.spec
     found = retrieve_classes(
-        case.encoders, case.items, floors=case.floors, leave_out=spec.leave_out, seed=spec.seed, progress=case.report
+        case.encoders,
+        case.items,
+        floors=case.floors,
+        leave_out=spec.leave_out,
+        seed=spec.seed,
+        progress=case.report,
+        **case.sides,
     )
-    classes = list(dict.fromkeys(figure.metric for figure in found.figures))
-    return {"measures": [measure_of("class retrieval", found, list(case.encoders), classes)]}
+    classes = sorted({figure.metric for figure in found.figures}, key=lambda name: (found.prevalence[name], name))
+    return {"measures": [measure_of("class retrieval", found, list(case.encoders), classes)]}  # the rarest first
 
 
 def _metrics(found: Evaluation) -> list[str]:
@@ -85,7 +92,8 @@ def _metrics(found: Evaluation) -> list[str]:
 
 def _counts(case: Case, found: Evaluation) -> dict[str, int]:
     some = found.results[0]
-    return {**counts_of(case), "queries": some.n_queries, "unanswerable": some.n_unanswerable}
+    more = {} if found.task.database is None else {"candidates": len(found.task.database)}
+    return {**counts_of(case), "queries": some.n_queries, **more, "unanswerable": some.n_unanswerable}
 
 
 def _per_class(found: Evaluation) -> list[PartLine]:
@@ -168,14 +176,14 @@ def _other_exclusions(case: Case, found: Evaluation) -> list[Quantity]:
     asked: dict[LeaveOut, str] = {
         "self": "only the query itself left out: no result, the difference is what its own slide and patient give"
     }
-    if found.task.leave_out in ("patient", "slide") and len(set(case.columns.site)) > 1:
+    if found.task.leave_out in ("patient", "slide", "region") and len(set(case.columns.site)) > 1:
         asked["site"] = "the query's whole site left out; far below Acc@1: neighbours follow the site"
     for rule, meaning in asked.items():
         if rule == found.task.leave_out:
             continue
         try:
             other = evaluate_retrieval(
-                case.encoders, case.items, floors=case.floors, leave_out=rule, k=(1,), seed=case.spec.seed
+                case.encoders, case.items, floors=case.floors, leave_out=rule, k=(1,), seed=case.spec.seed, **case.sides
             )
         except EvaluationError:
             continue
@@ -187,7 +195,9 @@ def _other_exclusions(case: Case, found: Evaluation) -> list[Quantity]:
 
 
 def _control(case: Case, features: np.ndarray) -> str:
-    found = shuffled_labels_control(features, case.items, leave_out=case.spec.leave_out, seed=case.spec.seed)
+    found = shuffled_labels_control(
+        features, case.items, leave_out=case.spec.leave_out, seed=case.spec.seed, **case.sides
+    )
     return (
         f"Shuffled labels ({case.level}s, {case.reference}): Acc@1 {found.value:.3f} [{found.low:.3f}, "
         f"{found.high:.3f}] over {found.n_shuffles} shuffles between {found.unit}s, chance {found.chance:.3f}: "
