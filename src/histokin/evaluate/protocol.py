@@ -213,8 +213,7 @@ def _nearest_slides(
     asked = [kept[query] for query in task.queries]
     held = kept if task.database is None else [kept[row] for row in task.database]
     how: dict[str, Any] = {"strategy": strategy, "metric": metric, "limit": limit, "seed": seed}
-    with np.errstate(invalid="ignore"):  # as in `nearest_allowed`
-        return task.among_rows(nearest_slides(asked, held, k, **how, **task.exclusion))
+    return task.among_rows(nearest_slides(asked, held, k, **how, **task.exclusion))
 
 
 def _scaled_bags(bags: Sequence[np.ndarray], task: Task) -> list[np.ndarray]:

@@ -73,8 +73,7 @@ def nearest_allowed(
         database, queries = known[task.database], known[task.queries]
         if is_scaled:
             database, queries = scaled(database.astype(np.float64), queries.astype(np.float64))
-    with np.errstate(invalid="ignore"):  # -inf - -inf of queries with fewer than k candidates, which is masked
-        return task.among_rows(top_k(queries, database, k, metric=metric, **task.exclusion))
+    return task.among_rows(top_k(queries, database, k, metric=metric, **task.exclusion))
 
 
 def standardised(features: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ _LEFT_OUT = {
     "patient": "the query's whole patient is left out",
     "slide": "the query's slide is left out, its patient is not",
     "site": "everything from the query's site is left out",
+    "region": "the query's region is left out, its slide and patient are not",
     "self": "only the query itself is left out",
 }
 

@@ -223,7 +223,9 @@ def _answer(asked: _Asked, rows: _Rows, row_groups: np.ndarray | None, k: int) -
     # Below the last candidate nothing is known: where it lies within rounding of the k-th, take all that could tie.
     tolerance = _tolerance(asked, rows)
     ordered = -np.sort(-best, axis=1)
-    is_open = np.isfinite(ordered[:, -1]) & (ordered[:, k - 1] - ordered[:, -1] <= tolerance)
+    is_full = np.isfinite(ordered[:, -1])  # others have fewer candidates than were asked for: all were gathered
+    gap = np.subtract(ordered[:, k - 1], ordered[:, -1], out=np.full(len(ordered), np.inf), where=is_full)
+    is_open = is_full & (gap <= tolerance)
     if is_open.any():
         again = np.flatnonzero(is_open)
         floor = (ordered[:, k - 1] - tolerance)[again]

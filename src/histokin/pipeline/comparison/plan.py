@@ -4,13 +4,12 @@ import math
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import yaml
 
 from histokin.errors import RecipeError
 from histokin.evaluate import FLOORS
-from histokin.evaluate.items import LeaveOut
 
 RANDOM = "random"
 """Begins the names of the floors of random weights."""
@@ -39,7 +38,7 @@ class TaskSpec:
     work: str
     label: str = ""
     value: str = ""
-    leave_out: LeaveOut = "patient"
+    leave_out: Literal["patient", "slide", "site", "self"] = "patient"
     cluster: str = ""
     only: tuple[str, ...] = ()
     spatial: bool = False

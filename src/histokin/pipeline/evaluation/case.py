@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from histokin.errors import EvaluationError
 from histokin.evaluate import Items
 from histokin.evaluate.items import sample_queries
+from histokin.pipeline.evaluation.columns import Columns
 from histokin.pipeline.evaluation.labels import Texts
 from histokin.pipeline.evaluation.spec import EvaluationSpec
-from histokin.pipeline.evaluation.table import Bags, Columns, Level, Table, Vectors
+from histokin.pipeline.evaluation.table import Bags, Level, Table, Vectors
 from histokin.progress import Reporter
 
 MAX_CLASSES = 50

@@ -15,7 +15,7 @@ from histokin.evaluate.splits import (
     parse_clam_split,
     splits_from_csv,
 )
-from histokin.pipeline.evaluation.table import Columns
+from histokin.pipeline.evaluation.columns import Columns
 
 
 def read_splits(path: Path, slides: Columns) -> SplitTable:

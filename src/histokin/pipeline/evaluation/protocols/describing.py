@@ -12,7 +12,8 @@ from histokin.evaluate.label_free import LabelFree, alignment
 from histokin.evaluate.robustness import clustering_score
 from histokin.evaluate.spectrum import lidar
 from histokin.pipeline.evaluation.case import Case, counts_of, encoders_and_floors
-from histokin.pipeline.evaluation.table import Vectors, neighbours
+from histokin.pipeline.evaluation.columns import neighbours
+from histokin.pipeline.evaluation.table import Vectors
 from histokin.pipeline.measures import measure_of
 from histokin.report import Quantity
 
@@ -141,7 +142,7 @@ def robustness(case: Case) -> dict[str, Any]:
         seed=case.spec.seed,
         progress=case.report,
     )
-    is_asked = case.spec.leave_out in ("patient", "slide")
+    unit = case.spec.leave_out
     scores = {
         name: clustering_score(x, case.texts, columns.site, seed=case.spec.seed)
         for name, x in encoders_and_floors(case).items()
@@ -150,5 +151,5 @@ def robustness(case: Case) -> dict[str, Any]:
     return {
         "measures": [measure_of("robustness", found, list(case.encoders), ("robustness_index",))],
         "quantities": [Quantity("clustering score", meaning, {name: one.value for name, one in scores.items()})],
-        "notes": [] if is_asked else ["The patient is left out here: with the site left out there would be no index."],
+        "notes": [] if unit in ("patient", "slide") else [f"The patient is left out here, not the {unit}."],
     }
