@@ -215,6 +215,7 @@ def intervals_of(document: dict) -> dict[str, dict]:
     }
 
 
+@pytest.mark.slow  # half a minute: 6000 tiles, since pairs of tiles need a fine grid on so small slides
 def test_intervals_resample_patients_also_where_slides_are_left_out(pairs: Path, tmp_path: Path) -> None:
     patients = {record.patient for record in open_tiling(Workspace.open(pairs)).records}
     named = plan_of(pairs, EntrySpec("a"), leave_out="slide", label="diagnosis", spatial=True)

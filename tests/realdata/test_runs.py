@@ -32,7 +32,7 @@ def test_five_sections_without_labels_end_with_a_sentence_instead_of_figures(tmp
     assert [chapter["protocol"] for chapter in found["chapters"]] == ["label-free"]
     assert "neither the slides nor their tiles carry any" in dict(found["refusals"])["labels"]
     names = {quantity["name"] for quantity in found["chapters"][0]["quantities"]}
-    assert names >= {"effective rank", "uniformity", "neighbours of the same slide"}
+    assert names >= {"effective rank", "uniformity", "same slide nearby"}
     assert len(list((tmp_path / "work").glob("thumbnails/*.jpg"))) == 5
     assert 400 < json.loads(histokin("tile", DATA / "her2st/images", "--mpp", 0.688, "--out", "work", "--json",
                                      cwd=tmp_path).stdout)["n_tiles"] < 700  # fmt: skip

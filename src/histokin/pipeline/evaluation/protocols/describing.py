@@ -66,7 +66,7 @@ def quality(case: Case) -> dict[str, Any]:
     some = next(iter(found.values()))
     quantities += [
         Quantity(
-            f"neighbours of the same {group}",
+            f"same {group} nearby",
             f"share of the {some.k} nearest, {chance:.3f} by chance; high: the encoder knows the {group}",
             {row: one.purity[group] for row, one in found.items()},
         )
