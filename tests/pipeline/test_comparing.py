@@ -224,6 +224,7 @@ def test_intervals_resample_patients_also_where_slides_are_left_out(pairs: Path,
     assert {(one["cluster"], one["n_clusters"]) for one in found.values()} == {("patient", len(patients))}
 
 
+@pytest.mark.slow  # as above
 def test_a_plan_may_name_what_is_resampled(pairs: Path, tmp_path: Path) -> None:
     n_slides = len(open_tiling(Workspace.open(pairs)).records)
     named = plan_of(pairs, EntrySpec("a"), leave_out="patient", label="diagnosis", spatial=True, cluster="slide")
