@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from histokin.report import Chapter
 
@@ -33,6 +33,4 @@ def rebuilt(kind: Any, value: Any) -> Any:
         return tuple(rebuilt(part, one) for part, one in zip(parts, value, strict=True))
     if origin is UnionType:
         return rebuilt(next(part for part in parts if part is not type(None)), value)
-    if origin is Literal or kind is Any:
-        return value
     return value

@@ -22,7 +22,7 @@ from histokin.evaluate import (
     probe_splits,
 )
 from histokin.evaluate.probes import FewShot
-from histokin.pipeline.evaluation.case import Case, numbers_of
+from histokin.pipeline.evaluation.case import Case, encoders_and_floors, numbers_of
 from histokin.pipeline.evaluation.given_splits import clam_files, read_splits
 from histokin.pipeline.measures import measure_of, shown_value, value_with
 from histokin.report import (
@@ -39,8 +39,8 @@ from histokin.report import (
 KATHER_CLASSES = {"tumor", "stroma", "complex", "lympho", "debris", "mucosa", "adipose", "empty"}
 MOST_FITTED = 5_000
 """Labelled rows that probes are given; of more, equally many a patient. Their cost grows with the square and beyond."""
-CLASS_METRICS = ("balanced_accuracy", "macro_f1", "auc", "accuracy", "nll", "ece")
-VALUE_METRICS = ("spearman_within", "r2", "spearman", "mae")
+CLASS_METRICS = ("balanced_accuracy", "macro_f1", "macro_auc", "accuracy", "nll", "ece")
+VALUE_METRICS = ("spearman_within", "r2", "spearman")
 
 
 def linear(case: Case) -> dict[str, Any]:
@@ -116,9 +116,8 @@ def ridge(case: Case) -> dict[str, Any]:
 
 def few_shots(case: Case) -> dict[str, Any]:
     """SimpleShot over drawn handfuls, patients apart."""
-    floors = {name: x if isinstance(x, np.ndarray) else x[0] for name, x in case.floors.items()}
     found = few_shot(
-        {**case.encoders, **floors},
+        encoders_and_floors(case),
         case.texts,
         case.columns.patient,
         ids=case.names,
