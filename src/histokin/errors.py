@@ -5,6 +5,7 @@
     ├── CohortError       the table of slides cannot be used
     ├── TableError        a tile table cannot be used
     ├── StoreError        an embedding store cannot be used
+    ├── SearchError       an index cannot be used, or a query cannot be answered
     ├── EncoderError      an encoder cannot be built or loaded
     ├── RecipeError       a recipe or a flag asks for something impossible
     ├── TrainingError     pretraining cannot go on
@@ -89,6 +90,24 @@ class EncoderMismatch(StoreError):
     """Vectors of different encoders would be mixed."""
 
     code = "store-encoder-mismatch"
+
+
+class SearchError(HistokinError):
+    """An index cannot be used, or a query cannot be answered."""
+
+    code = "search"
+
+
+class IndexLocked(SearchError):
+    """Another process is writing the index."""
+
+    code = "search-index-locked"
+
+
+class IndexDamaged(SearchError):
+    """A file of an index is missing, or is not what its manifest says."""
+
+    code = "search-index-damaged"
 
 
 class EncoderError(HistokinError):

@@ -1,0 +1,1 @@
+"""Slide classification: bags, models, training, prediction. Knows nothing of training encoders."""
