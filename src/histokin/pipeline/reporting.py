@@ -18,8 +18,8 @@ from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate_wo
 from histokin.pipeline.gathering import Gathered, gather, tile_labels
 from histokin.pipeline.pictures import choose_examples, choose_slide_examples, tile_pictures
 from histokin.pipeline.projection import MapMethod, map_section
-from histokin.pipeline.searching import find_floors, find_store, has_stores
 from histokin.pipeline.stages import open_tiling
+from histokin.pipeline.stores import find_floors, find_store, has_stores
 from histokin.pipeline.tables import evaluation_section, label_columns
 from histokin.progress import Reporter, silent
 from histokin.report import (

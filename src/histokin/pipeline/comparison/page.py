@@ -14,8 +14,8 @@ from histokin.pipeline.comparison.tasks import task_texts
 from histokin.pipeline.gathering import gather
 from histokin.pipeline.lookups import MAX_PICTURED, Asked, look_up, lookup_note
 from histokin.pipeline.measures import HEADLINES, shown_measure
-from histokin.pipeline.searching import find_floors
 from histokin.pipeline.stages import open_tiling, with_mpp
+from histokin.pipeline.stores import find_floors
 from histokin.report import (
     ComparedEntry,
     ComparedMeasure,

@@ -8,8 +8,8 @@ from pathlib import Path
 from histokin.artefacts import digest_file, digest_of
 from histokin.embeddings import ABOUT, EmbeddingStore
 from histokin.errors import EvaluationError
-from histokin.pipeline.searching import find_floors, find_store
 from histokin.pipeline.stages import open_tiling
+from histokin.pipeline.stores import find_floors, find_store
 from histokin.tiles import Tiling
 from histokin.workspace import Workspace
 
