@@ -135,6 +135,11 @@ def test_words_of_other_tools_are_understood(header: str, tmp_path: Path) -> Non
     assert (record.slide, record.path, record.patient, record.labels) == ("s", "f.svs", "p", {})
 
 
+def test_semicolons_separate_a_csv_whose_header_has_no_comma(tmp_path: Path) -> None:
+    (record,) = list_source(table(tmp_path, "path;label\na.svs;x, y\n")).records
+    assert (record.path, record.labels) == ("a.svs", {"label": "x, y"})
+
+
 def test_tabs_separate_a_tsv(tmp_path: Path) -> None:
     (record,) = list_source(table(tmp_path, "path\tlabel\na.svs\tx, y\n", "t.tsv")).records
     assert (record.slide, record.labels) == ("a", {"label": "x, y"})
@@ -151,7 +156,7 @@ def test_the_tables_mpp_goes_before_the_flag(tmp_path: Path) -> None:
         (b"", "no path column|no rows"),
         (b"slide,path\n", "no rows"),
         (b"slide,path\n,\n\n", "no rows"),
-        (b"slide;path\na;a.svs\n", "no path column among slide;path"),
+        (b"slide|path\na|a.svs\n", "no path column among slide.path"),
         (b"slide,where\na,a.svs\n", "no path column among slide, where"),
         (b"slide,path\n\xe4,a.svs\n", "not UTF-8"),
         ("slide,path\na,a.svs\n".encode("utf-16"), "not UTF-8"),
@@ -165,7 +170,7 @@ def test_the_tables_mpp_goes_before_the_flag(tmp_path: Path) -> None:
         "empty",
         "header",
         "blank",
-        "semicolon",
+        "bars",
         "column",
         "latin-1",
         "utf-16",

@@ -151,7 +151,9 @@ def read_rows(path: Path) -> tuple[Rows, dict[str, None]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise CohortError(f"the table is not UTF-8 ({error.reason})", path, "Save it as UTF-8.") from error
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = text.partition("\n")[0]
+    # where the comma is the decimal sign, spreadsheets save CSV with semicolons
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
     known = {alias for aliases in ALIASES.values() for alias in aliases}
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows: Rows = []
