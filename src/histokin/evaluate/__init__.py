@@ -9,7 +9,7 @@ from histokin.evaluate.comparison import Figure
 from histokin.evaluate.controls import Control, shuffled_labels_control
 from histokin.evaluate.floors import FLOORS, floor_distance
 from histokin.evaluate.intervals import Difference, Interval
-from histokin.evaluate.items import Items, LeaveOut
+from histokin.evaluate.items import Items, LeaveOut, make_task
 from histokin.evaluate.kather import KatherProtocol, kather2016
 from histokin.evaluate.label_free import LabelFree, label_free
 from histokin.evaluate.probes import (
@@ -31,13 +31,13 @@ from histokin.evaluate.probes import (
     ridge_probe,
     svm_probe,
 )
-from histokin.evaluate.protocol import evaluate_retrieval, evaluate_slides
+from histokin.evaluate.protocol import evaluate_found, evaluate_retrieval, evaluate_slides
 from histokin.evaluate.results import ClassResult, Evaluation, Result
 from histokin.evaluate.retrieval import Retrieved
 from histokin.evaluate.robustness import RobustnessComparison, compare_robustness
 from histokin.evaluate.spatial import Spatial, compare_spatial
 from histokin.evaluate.spatial_pairs import PairLimits, pair_limits
-from histokin.evaluate.votes import VoteRule
+from histokin.search.votes import VoteRule
 
 __all__ = [
     "FLOORS",
@@ -71,6 +71,7 @@ __all__ = [
     "compare_robustness",
     "compare_spatial",
     "confusion_counts",
+    "evaluate_found",
     "evaluate_retrieval",
     "evaluate_slides",
     "few_shot",
@@ -79,6 +80,7 @@ __all__ = [
     "knn_probe",
     "label_free",
     "linear_probe",
+    "make_task",
     "pair_limits",
     "probe_splits",
     "retrieve_classes",

@@ -30,8 +30,8 @@ from histokin.evaluate.retrieval import (
     mmv_at_k,
     precision_at_k,
 )
-from histokin.evaluate.votes import VoteRule, votes
 from histokin.search import Neighbours
+from histokin.search.votes import VoteRule, votes
 from histokin.streams import stream
 
 N_PERMUTATIONS = 200

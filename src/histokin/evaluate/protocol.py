@@ -15,9 +15,9 @@ from histokin.evaluate.intervals import N_DRAWS
 from histokin.evaluate.items import Items, LeaveOut, Mask, Task, is_missing, make_task
 from histokin.evaluate.results import Evaluation
 from histokin.evaluate.vectors import nearest_allowed, scaled, standardised
-from histokin.evaluate.votes import VoteRule
 from histokin.progress import Reporter, silent
 from histokin.search import Neighbours, Strategy, nearest_slides
+from histokin.search.votes import VoteRule
 
 MAX_QUERIES = 20_000
 SLIDE_TILES = 128
@@ -201,6 +201,54 @@ def evaluate_slides(
     if evaluation is None:
         raise ValueError("evaluate_slides needs at least one strategy")
     return evaluation
+
+
+def evaluate_found(
+    found: Mapping[str, Neighbours],
+    items: Items,
+    task: Task,
+    *,
+    level: Literal["tile", "slide"],
+    strategy: str = "",
+    reference: str | None = None,
+    k: Sequence[int] = (1, 3, 5),
+    rule: VoteRule = "rank",
+    max_queries: int = MAX_QUERIES,
+    seed: int = 0,
+) -> Evaluation:
+    """Figures of answers that were found elsewhere, such as by an index.
+
+    Args:
+        found: by row's name, neighbours of `task.queries` as places among `task.rows`, none of them excluded by the
+            task's rule; at least `max(k)` wide.
+        items: that the task was made of.
+        task: who was asked, and who could answer.
+        level: of the items.
+        strategy: how they were found, where that has a name.
+        reference, k, rule, seed: as in `evaluate_retrieval`.
+        max_queries: that the task was made with.
+
+    Raises:
+        ValueError: an answer of the query's own group.
+    """
+    for name, answers in found.items():
+        own = task.groups[task.queries][:, None] == task.groups[np.maximum(answers.ids, 0)]
+        if (own & (answers.ids >= 0)).any():
+            raise ValueError(f"{name} answers with rows of the query's own {task.leave_out}")
+    ranked = [Ranked(name, "encoder", "cosine", (answers,), strategy) for name, answers in found.items()]
+    protocol = _protocol(task, level=level, k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked)
+    return assess(
+        task,
+        items,
+        ranked,
+        ks=k,
+        rule=rule,
+        level=level,
+        reference=reference or next(iter(found)),
+        seed=seed,
+        protocol={**protocol, "strategies": [strategy]} if strategy else protocol,
+        warnings=exclusion_warnings(task, items, level),
+    )
 
 
 def _nearest_slides(

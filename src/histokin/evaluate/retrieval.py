@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from histokin.evaluate.intervals import Statistic
-from histokin.evaluate.votes import VoteRule, votes, votes_right
+from histokin.evaluate.votes import votes_right
+from histokin.search.votes import VoteRule, votes
 
 ApDenominator = Literal["over-min", "over-k"]
 

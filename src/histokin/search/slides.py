@@ -14,6 +14,7 @@ Strategy = Literal["mean", "median_min", "maxsim"]
 MAX_TILES = 512
 """Tiles of a bag that are compared; published mosaics hold 20 to 200."""
 _BLOCK = 2**23  # values of one block of tile-to-tile products (32 MiB)
+_CLOSE = 1e-9  # float64 products differ between shapes by less, as a share of the score
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def nearest_slides(
             continue
         kth = np.partition(rough[number], -n_found)[-n_found]
         near = np.flatnonzero((rough[number] >= kth - _slack(bag, metric)) & allowed[number])
-        exact = np.array([_reduce(_best_pairs(bag, held[row], metric)[1], strategy) for row in near])
+        exact = np.array([_reduce(best_pairs(bag.vectors, held[row].vectors, metric)[1], strategy) for row in near])
         order = np.lexsort((near, -exact))[:n_found]
         ids[number, :n_found], scores[number, :n_found] = near[order], exact[order]
     return Neighbours(ids, scores)
@@ -218,13 +219,29 @@ def _slack(bag: Sampled, metric: Metric) -> float:
     return float(np.sqrt(2 * TOLERANCE * max(1.0, (bag.vectors**2).sum(axis=1).max())))
 
 
-def _best_pairs(query: Sampled, slide: Sampled, metric: Metric) -> tuple[np.ndarray, np.ndarray]:
-    """For each query tile the slide's best tile (the first of equals) and their float64 score."""
-    pairs = query.vectors @ slide.vectors.T
+def best_pairs(query: np.ndarray, slide: np.ndarray, metric: Metric = "cosine") -> tuple[np.ndarray, np.ndarray]:
+    """For each query tile the slide's best tile and their score, whatever the shapes, blocks or threads.
+
+    The last bits of a matrix product depend on its shape, so it only names the tiles that could be best; these are
+    scored by `exact_scores`, and of those equal to 12 digits the first is taken.
+
+    Args:
+        query: (n, d) float64, unit rows for cosine.
+        slide: (m >= 1, d) float64.
+        metric: as in `top_k`.
+
+    Returns:
+        (n,) int64 rows of `slide` and (n,) float64 scores.
+    """
+    pairs = query @ slide.T
     if metric == "euclidean":
-        pairs = 2 * pairs - (slide.vectors**2).sum(axis=1)
-    tile = pairs.round(12).argmax(axis=1)  # the last bits of a product depend on its shape
-    return tile, exact_scores(query.vectors, slide.vectors[tile], metric)
+        pairs = 2 * pairs - (slide**2).sum(axis=1)
+    best = pairs.max(axis=1, keepdims=True)
+    asked, near = np.nonzero(pairs >= best - _CLOSE * np.maximum(1, np.abs(best)))
+    scores = exact_scores(query[asked], slide[near], metric)
+    order = np.lexsort((near, -scores.round(12), asked))
+    first = order[np.searchsorted(asked, np.arange(len(query)))]  # lexsort keeps the runs of equal `asked`
+    return near[first], scores[first]
 
 
 def _evidence(
@@ -235,7 +252,7 @@ def _evidence(
     query_tile, tile = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
     score, share = np.full(shape, np.nan), np.full(shape, np.nan)
     for number, (q, s) in enumerate(zip(query, slide, strict=True)):
-        best, value = _best_pairs(asked[q], held[s], "cosine")
+        best, value = best_pairs(asked[q].vectors, held[s].vectors)
         mass = np.maximum(value, 0)
         order = np.argsort(-value, kind="stable")[:n_pairs]
         shown = slice(len(order))

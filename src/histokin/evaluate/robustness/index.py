@@ -13,7 +13,7 @@ from histokin.evaluate.intervals import Interval, patient_weights, ratio
 from histokin.evaluate.items import Items, Task, is_missing, make_task, text_codes
 from histokin.evaluate.protocol import MAX_QUERIES
 from histokin.evaluate.vectors import nearest_allowed
-from histokin.evaluate.votes import VoteRule, votes
+from histokin.search.votes import VoteRule, votes
 
 K_GRID = (1, 3, 5, 7, 9, *range(11, 102, 10))
 """PathoROB's steps, which go on to 600 or 1200 there; its data sets end at 11, 46 and 61."""
