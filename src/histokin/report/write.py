@@ -26,15 +26,16 @@ def write_report(document: ReportDocument, folder: Path) -> Path:
 
 def report_json(document: ReportDocument) -> dict[str, Any]:
     """The whole document as plain data, nothing thinned or rounded; pictures stand as size and SHA-256."""
-    plain = wording.clean(_without_pictures(artefacts.plain(document)))
+    plain = wording.clean(without_pictures(artefacts.plain(document)))
     return {"format": "report", "format_version": FORMAT_VERSION, **plain}
 
 
-def _without_pictures(value: Any) -> Any:
+def without_pictures(value: Any) -> Any:
+    """Plain data in which pictures stand as size and SHA-256."""
     if isinstance(value, bytes):
         return {"sha256": hashlib.sha256(value).hexdigest(), "n_bytes": len(value)}
     if isinstance(value, dict):
-        return {key: _without_pictures(item) for key, item in value.items()}
+        return {key: without_pictures(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_pictures(item) for item in value]
+        return [without_pictures(item) for item in value]
     return value

@@ -3,8 +3,6 @@
 All else is named in a line and stands on the page and in its tables.
 """
 
-import textwrap
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from histokin.report import wording
@@ -13,8 +11,8 @@ from histokin.report.comparison.verdicts import limits, minus
 from histokin.report.document import Value
 from histokin.report.evaluation.document import Chapter, EvaluationDocument, Quantity
 from histokin.report.evaluation.words import counted, left_out, prevalence_words
+from histokin.report.lines import WIDTH, fitted, wrapped
 
-WIDTH = 110
 _NAME, _COLUMN = 30, 26  # a name and three columns fill a line
 
 
@@ -26,7 +24,7 @@ def evaluation_text(document: EvaluationDocument) -> str:
     ]
     refused = [f"{protocol}: {sentence}" for protocol, sentence in document.refusals]
     if refused:
-        blocks.append(["Not measured:", *_wrapped(refused, "  ")])
+        blocks.append(["Not measured:", *wrapped(refused, "  ")])
     return wording.clean("\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks))
 
 
@@ -35,12 +33,12 @@ def _head(document: EvaluationDocument) -> list[str]:
     text = f"{document.title}: {'; '.join(part for part in said if part)}; 95 % intervals; * floor"
     if len(document.stores) + len(document.floors) > 1:
         text += f"; last column: {document.reference} minus the row, by the first metric"
-    return [*_wrapped([text]), *_wrapped(document.notes, "  ")]
+    return [*wrapped([text]), *wrapped(document.notes, "  ")]
 
 
 def _chapter(chapter: Chapter, reference: str, floors: Sequence[str]) -> list[str]:
     about = [", ".join(counted(chapter.counts)), prevalence_words(chapter.prevalence)]
-    lines = _wrapped([f"{chapter.title} ({'; '.join(part for part in about if part) or 'nothing was counted'})"])
+    lines = wrapped([f"{chapter.title} ({'; '.join(part for part in about if part) or 'nothing was counted'})"])
     for measure in chapter.measures:
         lines += _measure(measure, reference)
     if chapter.quantities and not chapter.measures:
@@ -51,7 +49,7 @@ def _chapter(chapter: Chapter, reference: str, floors: Sequence[str]) -> list[st
         lines += _shots(chapter)
     if not (chapter.measures or chapter.quantities or chapter.shots or chapter.notes or chapter.controls):
         lines.append("  nothing was measured")
-    return [*lines, *_wrapped([*chapter.notes, *chapter.controls], "  ! ")]
+    return [*lines, *wrapped([*chapter.notes, *chapter.controls], "  ! ")]
 
 
 def _measure(measure: ComparedMeasure, reference: str) -> list[str]:
@@ -64,12 +62,12 @@ def _measure(measure: ComparedMeasure, reference: str) -> list[str]:
     shown = measure.metrics[: 2 if is_compared else 3]
     lines = _table(measure, shown, main if is_compared else None, measure.name)
     said = dict.fromkeys([*limits(measure, shown), *measure.warnings])
-    return [*lines, *_further(measure.metrics[len(shown) :], "further metrics"), *_wrapped(said, "  ! ")]
+    return [*lines, *_further(measure.metrics[len(shown) :], "further metrics"), *wrapped(said, "  ! ")]
 
 
 def _further(names: Sequence[str], what: str) -> list[str]:
     """What the page and its tables hold besides."""
-    return _wrapped([f"on the page, {what}: {', '.join(names)}"], "  ") if names else []
+    return wrapped([f"on the page, {what}: {', '.join(names)}"], "  ") if names else []
 
 
 def _table(measure: ComparedMeasure, metrics: Sequence[str], main: ComparedRow | None, title: str) -> list[str]:
@@ -116,23 +114,11 @@ def _shots(chapter: Chapter) -> list[str]:
 
 def _row_name(name: str, *, is_floor: bool) -> str:
     """A row's name, cut before its mark is."""
-    return f"  {_fitted(name, _NAME - 4).rstrip()}{' *' if is_floor else ''}"
+    return f"  {fitted(name, _NAME - 4).rstrip()}{' *' if is_floor else ''}"
 
 
 def _line(name: str, cells: Iterable[str], width: int = _COLUMN) -> str:
-    return _fitted(name, _NAME) + "".join(_fitted(cell, width) for cell in cells)
-
-
-def _fitted(text: str, width: int) -> str:
-    """Text cut or filled to a width in columns of a terminal, on which East Asian characters take two."""
-    text = text[: len(text) - len(text.lstrip(" "))] + " ".join(text.split())
-    taken, kept = 0, ""
-    for character in text:
-        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 0 if unicodedata.combining(character) else 1
-        if taken + columns > width - 2:
-            return f"{kept}… ".ljust(len(kept) + width - taken)
-        kept, taken = kept + character, taken + columns
-    return kept + " " * (width - taken)
+    return fitted(name, _NAME) + "".join(fitted(cell, width) for cell in cells)
 
 
 def _number(value: float | None, sign: str = "") -> str:
@@ -148,12 +134,3 @@ def _span(found: Value | None, sign: str = "") -> str:
     if not all(wording.is_number(number) for number in (found.value, *ends)):
         return _number(found.value, sign)
     return f"{_number(found.value, sign)} [{', '.join(_number(end, sign) for end in ends)}]"
-
-
-def _wrapped(sentences: Iterable[str], mark: str = "") -> list[str]:
-    indent = " " * len(mark)
-    return [
-        line
-        for sentence in sentences
-        for line in textwrap.wrap(" ".join(sentence.split()), WIDTH, initial_indent=mark, subsequent_indent=indent)
-    ]
