@@ -7,6 +7,7 @@ WORK/
   tiles/SPEC/ID.parquet      one table a slide; current.json names the spec in use
   runs/NAME/                 recipe.yaml, metrics.jsonl, checkpoints/, encoder/
   embeddings/SPEC/ENCODER/ID.h5
+  index/NAME/                search index of one store
   evaluation/NAME/
   cache/                     may be deleted at any time
   report/index.html          report/report.json
@@ -111,6 +112,10 @@ class Workspace:
     def embeddings(self, spec_id: str, encoder_id: str) -> Path:
         """Folder of one embedding store: the tiles' spec, then the encoder's short fingerprint."""
         return self.root / "embeddings" / spec_id / encoder_id
+
+    def index(self, name: str) -> Path:
+        """Folder of one search index."""
+        return self.root / "index" / name
 
     def evaluation(self, name: str) -> Path:
         """Folder of one evaluation."""

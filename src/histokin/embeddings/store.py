@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histokin.artefacts import digest_file
 from histokin.embeddings.file import SlideEmbeddings, SlideHeader, read_embeddings, read_header
 from histokin.embeddings.foreign import are_foreign, read_foreign, read_foreign_header
 from histokin.errors import EncoderMismatch, StoreError
@@ -114,6 +115,32 @@ class EmbeddingStore:
     @property
     def grid_id(self) -> str:
         return str(self._first["grid_id"])
+
+    def headers(self) -> dict[str, tuple[Path, SlideHeader]]:
+        """File and header of every slide that has tiles, by its id; no vectors are read.
+
+        Raises:
+            EncoderMismatch, StoreError: as `load`.
+        """
+        return {str(header.attrs["slide_id"]): (path, header) for path, header in self._headers_of_filled().items()}
+
+    def read(self, path: Path) -> SlideEmbeddings:
+        """One file of `headers`, checked to be of this store.
+
+        Raises:
+            EncoderMismatch, StoreError: as `slides`.
+        """
+        found = self._read(path)
+        self._check(path, found.attrs)
+        return found
+
+    def digests(self) -> dict[Path, str]:
+        """SHA-256 of every file: as the manifest has it, of other tools' files by reading them."""
+        manifest = self.folder / "manifest.json"
+        if not manifest.exists():
+            return {path: digest_file(path) for path in self._paths}
+        entries = json.loads(manifest.read_text("utf-8"))["entries"]
+        return {self.folder / entry["file"]: entry["digest"] for entry in entries}
 
     def slides(self) -> Iterator[SlideEmbeddings]:
         """Each slide's embeddings in order of file name.

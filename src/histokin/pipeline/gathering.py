@@ -123,13 +123,13 @@ def _aligned(path: Path, main: Embeddings) -> NDArray[np.float32]:
 
 def tile_labels(tiling: Tiling, rows: Embeddings, column: str) -> NDArray[np.object_]:
     """The tiles' labels, (n,) text; "" where a tile is not mostly (80 %) of one class."""
-    parts = []
-    for table, ids in _tables(tiling, rows):
-        values = table.labels(column)[ids]
-        if column == "label":
-            values = np.where(table.numpy("label_frac")[ids] > PURE, values, "")
-        parts.append(values)
-    return np.concatenate(parts)
+    return np.concatenate([pure_labels(table, column)[ids] for table, ids in _tables(tiling, rows)])
+
+
+def pure_labels(table: TileTable, column: str) -> NDArray[np.object_]:
+    """One column of labels of a slide's tiles; "" where a tile is not mostly of one class."""
+    values = table.labels(column)
+    return np.where(table.numpy("label_frac") > PURE, values, "") if column == "label" else values
 
 
 def tile_places(tiling: Tiling, rows: Embeddings) -> NDArray[np.float64] | None:

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from histokin.artefacts import read_lines, versions
-from histokin.cohort import UNNAMED, SlideRecord
+from histokin.cohort import UNNAMED
 from histokin.embeddings import EmbeddingStore
-from histokin.errors import SlideError
 from histokin.evaluate import LeaveOut
 from histokin.pipeline.choosing import run_of
 from histokin.pipeline.evaluation import Assessment, EvaluationSpec, evaluate_workspace
 from histokin.pipeline.gathering import Gathered, gather, tile_labels
-from histokin.pipeline.pictures import choose_examples, choose_slide_examples, tile_pictures
+from histokin.pipeline.pictures import choose_examples, choose_slide_examples, slide_thumbnail, tile_pictures
 from histokin.pipeline.projection import MapMethod, map_section
 from histokin.pipeline.stages import open_tiling
 from histokin.pipeline.stores import find_floors, find_store, has_stores
@@ -33,13 +31,11 @@ from histokin.report import (
     TrainingSection,
     write_report,
 )
-from histokin.slides import open_slide
 from histokin.tiles import Tiling
-from histokin.tissue import TissueSpec, mask_ledger, shrink
+from histokin.tissue import TissueSpec, mask_ledger
 from histokin.workspace import Workspace
 
 MAX_PICTURES = 200  # thumbnails inside the page; all slides are listed
-THUMBNAIL_PX = 320
 
 
 def write(
@@ -140,7 +136,7 @@ def _cohort(work: Workspace, tiling: Tiling) -> CohortSection:
                 height=record.height,
                 tissue_mm2=receipt.facts["area_mm2"] if receipt else None,
                 n_tiles=tiles.facts["n_kept"] if tiles and record.is_usable else 0,
-                thumbnail=_thumbnail(work, tiling, record) if number < MAX_PICTURES else None,
+                thumbnail=slide_thumbnail(work, tiling, record) if number < MAX_PICTURES else None,
             )
         )
     return CohortSection(
@@ -152,26 +148,6 @@ def _cohort(work: Workspace, tiling: Tiling) -> CohortSection:
         tile=str(tiling.spec),
         slides=cards,
     )
-
-
-def _thumbnail(work: Workspace, tiling: Tiling, record: SlideRecord) -> bytes | None:
-    """The slide with its tissue outlined; of tile sets the picture itself, or its first tile."""
-    path = work.thumbnails / f"{record.file_name}.jpg"
-    if path.exists():
-        return _shrunk(simplejpeg.decode_jpeg(path.read_bytes(), colorspace="RGB"))
-    if tiling.cohort.kind != "tiles" or not record.is_usable:
-        return None
-    first = next(tile.path for tile in tiling.cohort.tiles if tile.slide == record.slide)
-    try:
-        with open_slide(tiling.cohort.root / first) as picture:
-            return _shrunk(picture.thumbnail(max_px=THUMBNAIL_PX))
-    except SlideError:
-        return None
-
-
-def _shrunk(picture: NDArray[np.uint8]) -> bytes:
-    small = shrink(picture, THUMBNAIL_PX)
-    return simplejpeg.encode_jpeg(small, quality=80, colorspace="RGB", colorsubsampling="420")
 
 
 def _training(run: Path) -> TrainingSection:
@@ -260,7 +236,7 @@ def _slide_examples(work: Workspace, tiling: Tiling, gathered: Gathered, column:
 
     def picture(number: int, score: float | None, truth: str) -> Picture | None:
         record, label = records[number], labels[number]
-        image = _thumbnail(work, tiling, record)
+        image = slide_thumbnail(work, tiling, record)
         is_right = None if score is None or not label else label == truth
         return Picture(image, record.slide, record.patient, label, score, is_right) if image else None
 

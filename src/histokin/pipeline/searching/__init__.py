@@ -1,128 +1,105 @@
-"""Search from a workspace: which tiles, or slides, of other patients are most like this one."""
+"""Search: a question put to an archive, its answers with evidence, and everything that shows them.
+
+`search` is what the command calls: it resolves a question to tiles, asks the index (or the store), and fills the
+document from which page, GeoJSON, JSON and terminal text are made.
+"""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
-import numpy as np
+from histokin.artefacts import write_json, write_text
+from histokin.cohort import file_name_of
+from histokin.pipeline.searching.answering import Answered, Level, Wish, answer
+from histokin.pipeline.searching.archive import Archive, Place, find_place, open_archive
+from histokin.pipeline.searching.document import search_document
+from histokin.pipeline.searching.questions import Asked, Question, resolve
+from histokin.progress import Reporter, silent
+from histokin.report.search.csv import answers_csv
+from histokin.report.search.document import SearchDocument
+from histokin.report.search.explaining import explain
+from histokin.report.search.geojson import to_geojson
+from histokin.report.search.page import write_search
+from histokin.report.search.text import search_text
 
-from histokin.errors import StoreError
-from histokin.pipeline.gathering import Gathered, gather, tile_labels
-from histokin.pipeline.stores import find_store
-from histokin.search import Archive, Hits, rank_slides, top_k
-from histokin.tiles import Tiling
-from histokin.workspace import Workspace
-
-Exclude = Literal["patient", "slide", "self"]
+__all__ = [
+    "Answered",
+    "Archive",
+    "Asked",
+    "Level",
+    "Place",
+    "Question",
+    "SearchResult",
+    "Wish",
+    "find_place",
+    "open_archive",
+    "search",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What is asked: a slide, or one tile of it (`tile` is its number in the tile table)."""
+class SearchResult:
+    """One search.
 
-    slide: str
-    tile: int | None = None
+    Attributes:
+        asked: the question as tiles.
+        answered: slides, tiles or regions, best first, with evidence.
+        document: the same for people, with pictures.
+    """
+
+    asked: Asked
+    answered: Answered
+    document: SearchDocument
+
+    @property
+    def text(self) -> str:
+        """The answers for a terminal."""
+        return search_text(self.document)
+
+    def write(self, folder: Path) -> Path:
+        """Write the page, `search.json`, `answers.csv` and a GeoJSON a slide into a folder; returns the page."""
+        write_json(folder / "search.json", self.document.to_json())
+        write_text(folder / "answers.csv", answers_csv(self.document))
+        for slide, collection in to_geojson(self.document).items():
+            write_json(folder / "qupath" / f"{file_name_of(slide)}.geojson", collection)
+        return write_search(self.document, folder)
+
+    def explain(self, rank: int = 1) -> str:
+        """Why the answer of a rank is where it is, in sentences.
+
+        Raises:
+            ValueError: there is no such rank.
+        """
+        return explain(self.document, rank)
 
 
 def search(
-    work: Workspace,
-    tiling: Tiling,
-    query: Query,
+    place: Place,
+    question: Question,
+    wish: Wish | None = None,
     *,
-    k: int = 10,
-    level: Literal["tile", "slide"] = "tile",
-    strategy: Literal["mean", "median_min"] = "median_min",
-    exclude: Exclude = "patient",
-    encoder: str | None = None,
-) -> Hits:
-    """Rank tiles or slides by likeness to the query.
-
-    A query slide searched for tiles stands for its mean embedding.
+    archive: Archive | None = None,
+    command: str = "",
+    is_pictured: bool = True,
+    report: Reporter = silent,
+) -> SearchResult:
+    """Ask an archive for tissue like a tile, a region, a picture or a slide.
 
     Args:
-        work, tiling: the workspace and its tiles.
-        query: a slide or one of its tiles.
-        k: answers wanted.
-        level: tiles or slides are answered; slides with the tile pairs as evidence.
-        strategy: of slide search.
-        exclude: whose tiles cannot be answers; "self" leaves only the query itself out.
-        encoder: whose embeddings.
+        place: where the archive's parts lie, from `find_place`.
+        question: what is asked for.
+        wish: how answers are wanted; by default the ten best of the question's own kind, without its patient.
+        archive: an open one, for many questions; by default the place's is opened.
+        command: shown, so that the search can be repeated.
+        is_pictured: False draws no pictures.
+        report: progress, of a slide from outside.
 
     Raises:
-        CohortError: unknown slide. StoreError: no embeddings, unknown tile.
+        SearchError: the question or the wish cannot be met; says why.
+        SlideError, EncoderError: a file from outside cannot be read or embedded.
     """
-    gathered = gather(tiling, find_store(work, tiling, encoder), {})
-    number = _slide_number(tiling, gathered, query.slide)
-    if level == "slide":
-        return _search_slides(tiling, gathered, number, k=k, strategy=strategy, exclude=exclude)
-    return _search_tiles(tiling, gathered, number, query.tile, k=k, exclude=exclude)
-
-
-def _slide_number(tiling: Tiling, gathered: Gathered, slide: str) -> int:
-    tiling.cohort.record(slide)  # an unknown id is answered with the nearest
-    if slide not in gathered.main.slides:
-        raise StoreError(f"slide {slide} has no embeddings", slide, "See its state with `histokin info`.")
-    return gathered.main.slides.index(slide)
-
-
-def _search_tiles(
-    tiling: Tiling, gathered: Gathered, number: int, tile: int | None, *, k: int, exclude: Exclude
-) -> Hits:
-    rows = np.arange(len(gathered.main))[gathered.main.rows_of(number)]
-    features = gathered.main.features
-    if tile is None:
-        unit = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
-        query, own = unit.mean(axis=0, keepdims=True), -1
-    else:
-        found = rows[gathered.main.tile_id[rows] == tile]
-        if not len(found):
-            raise StoreError(
-                f"slide {gathered.main.slides[number]} has no embedded tile {tile}",
-                "search",
-                f"Its tiles are numbered {gathered.main.tile_id[rows].min()} to {gathered.main.tile_id[rows].max()}.",
-            )
-        own = int(found[0])
-        query = features[own : own + 1]
-    groups = _groups(gathered, exclude)
-    answers = top_k(
-        query,
-        features,
-        k,
-        query_groups=None if groups is None else groups[rows[:1]],
-        database_groups=groups,
-        query_ids=np.array([own]),
-    )
-    labels = tile_labels(tiling, gathered.main, "label")
-    archive = Archive.of_tiles(gathered.slide, gathered.patient, gathered.main.tile_id, gathered.main.coords, labels)
-    return Hits.of(answers, archive, "cosine")
-
-
-def _search_slides(
-    tiling: Tiling,
-    gathered: Gathered,
-    number: int,
-    *,
-    k: int,
-    strategy: Literal["mean", "median_min"],
-    exclude: Exclude,
-) -> Hits:
-    bags = gathered.bags(gathered.main.features)
-    slides = np.array(gathered.main.slides, object)
-    first, by_slide = gathered.main.first, tiling.cohort.by_slide
-    labels = np.array([" ".join(by_slide[s].labels.values()) for s in gathered.main.slides], object)
-    groups = _groups(gathered, exclude)
-    return rank_slides(
-        [bags[number]],
-        bags,
-        Archive.of_slides(slides, gathered.patient[first], labels),
-        k,
-        strategy=strategy,
-        query_groups=None if groups is None else groups[first[number : number + 1]],
-        database_groups=None if groups is None else groups[first],
-        query_ids=np.array([number]),
-    )
-
-
-def _groups(gathered: Gathered, exclude: Exclude) -> np.ndarray | None:
-    if exclude == "self":
-        return None
-    return np.unique(gathered.units[exclude].astype(str), return_inverse=True)[1]
+    wish = wish or Wish()
+    archive = archive or open_archive(place, exact=wish.exact)
+    asked = resolve(question, place, archive, report)
+    answered = answer(asked, archive, wish)
+    document = search_document(asked, answered, place, archive, wish, command, is_pictured=is_pictured)
+    return SearchResult(asked, answered, document)
