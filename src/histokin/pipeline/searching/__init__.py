@@ -73,7 +73,7 @@ class SearchResult:
 
 
 def search(
-    place: Place,
+    place: Place | Path | str,
     question: Question,
     wish: Wish | None = None,
     *,
@@ -85,7 +85,7 @@ def search(
     """Ask an archive for tissue like a tile, a region, a picture or a slide.
 
     Args:
-        place: where the archive's parts lie, from `find_place`.
+        place: a workspace, a folder of embeddings, or where an archive's parts lie (`find_place`).
         question: what is asked for.
         wish: how answers are wanted; by default the ten best of the question's own kind, without its patient.
         archive: an open one, for many questions; by default the place's is opened.
@@ -98,6 +98,7 @@ def search(
         SlideError, EncoderError: a file from outside cannot be read or embedded.
     """
     wish = wish or Wish()
+    place = place if isinstance(place, Place) else find_place(Path(place))
     archive = archive or open_archive(place, exact=wish.exact)
     asked = resolve(question, place, archive, report)
     answered = answer(asked, archive, wish)

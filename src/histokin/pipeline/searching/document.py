@@ -196,7 +196,7 @@ class _Writer:
         made, version = self.archive.searcher.made, self.archive.version
         sites = table.columns.get("site")
         patients = {str(p) for p in table.patient[allowed] if not str(p).startswith(UNNAMED)}
-        is_exact = self.wish.exact or version is None
+        is_exact = self.wish.exact or version is None or version.manifest.nprobe["tiles"] >= len(version.list_sizes())
         return Searched(
             n_tiles=self._n_tiles(allowed),
             n_slides=int(allowed.sum()),

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from histokin.cohort import SlideRecord
 from histokin.errors import NoResolution, SearchError
 from histokin.pipeline.indexing.archive import PICTURE
 from histokin.pipeline.searching.archive import Archive, Place
@@ -20,6 +21,8 @@ from histokin.search.slide_search import QueryBag
 from histokin.search.tables import SlideTiles
 from histokin.slides import open_slide
 from histokin.tiles import Tiling
+from histokin.tiles.grid import CoverageMap
+from histokin.tissue import TissueSpec, mask_ledger, read_tissue
 from histokin.workspace import Workspace
 
 Kind = Literal["tile", "region", "picture", "slide"]
@@ -188,6 +191,11 @@ def _region(
         )
     box = Box.of_um(*box_um, _mpp_of(place, question.slide))
     record = tiling.cohort.by_slide[question.slide]
+    if box.x >= record.width or box.y >= record.height or box.x + box.w <= 0 or box.y + box.h <= 0:
+        width, height = (side * _mpp_of(place, question.slide) for side in (record.width, record.height))
+        raise SearchError(
+            "the box lies outside the slide", question.slide, f"It is {width:.0f} x {height:.0f} um large."
+        )
     tissue = tiling.table(record).numpy("tissue")[tiles.tile]
     plan = plan_region(box, tiles.tile, tiles.coords, side, tissue=tissue, slide_size=(record.width, record.height))
     name = f"{box_um[2]:g} x {box_um[3]:g} um of {question.slide}"
@@ -202,9 +210,26 @@ def _region(
         )
     with open_slide(tiling.cohort.path_of(record), record.given_mpp) as slide:
         cut = cut_places(slide, tiling.spec, np.array([[plan.cut.x, plan.cut.y]]))
+    if _tissue_share(place, record, plan.cut) < tiling.spec.min_tissue:
+        raise SearchError("there is no tissue to ask with in the box", question.slide, "Draw it on tissue.")
     note = "The box holds no whole tile: one was cut at its centre."
     bag = _embedded(question, place, cut)
     return make(kind="region", name=name, bag=bag, n_tiles=1, box=box, pixels=list(cut.pixels), notes=(note,))
+
+
+def _tissue_share(place: Place, record: SlideRecord, box: Box) -> float:
+    """Share of a box that the slide's mask calls tissue; 1 where there is no mask."""
+    if place.work is None:
+        return 1.0
+    spec = TissueSpec()
+    receipt = mask_ledger(place.work.masks, spec).read(record.file_name)
+    if receipt is None or not receipt.file:
+        return 1.0
+    mask = read_tissue(place.work.masks, receipt, spec).mask
+    scale = np.array([mask.shape[1] / record.width, mask.shape[0] / record.height])
+    first, last = np.array([box.x, box.y]) * scale, np.array([box.x + box.w, box.y + box.h]) * scale
+    corners = (np.array([value]) for value in (*first, *last))
+    return float(CoverageMap(mask).share(*corners)[0])
 
 
 def _picture(question: Question, path: Path, place: Place) -> Asked:
