@@ -9,7 +9,7 @@ from histokin.evaluate.comparison import Figure
 from histokin.evaluate.controls import Control, shuffled_labels_control
 from histokin.evaluate.floors import FLOORS, floor_distance
 from histokin.evaluate.intervals import Difference, Interval
-from histokin.evaluate.items import Items, LeaveOut, make_task
+from histokin.evaluate.items import Items, LeaveOut, Task, make_task
 from histokin.evaluate.kather import KatherProtocol, kather2016
 from histokin.evaluate.label_free import LabelFree, label_free
 from histokin.evaluate.probes import (
@@ -31,7 +31,7 @@ from histokin.evaluate.probes import (
     ridge_probe,
     svm_probe,
 )
-from histokin.evaluate.protocol import evaluate_found, evaluate_retrieval, evaluate_slides
+from histokin.evaluate.protocol import evaluate_found, evaluate_retrieval, evaluate_slides, nearest_bags
 from histokin.evaluate.results import ClassResult, Evaluation, Result
 from histokin.evaluate.retrieval import Retrieved
 from histokin.evaluate.robustness import RobustnessComparison, compare_robustness
@@ -65,6 +65,7 @@ __all__ = [
     "Spatial",
     "Split",
     "SplitProbed",
+    "Task",
     "VoteRule",
     "certainty",
     "compare_probes",
@@ -81,6 +82,7 @@ __all__ = [
     "label_free",
     "linear_probe",
     "make_task",
+    "nearest_bags",
     "pair_limits",
     "probe_splits",
     "retrieve_classes",

@@ -169,17 +169,15 @@ def evaluate_slides(
             ranked: list[Ranked] = []
             how: dict[str, Any] = {"k": max(k), "strategy": strategy, "limit": limit, "seed": seed}
             for name, bags in encoders.items():
-                found = _nearest_slides(_checked(name, bags, items), task, name=name, **how)
+                found = nearest_bags(_checked(name, bags, items), task, name=name, **how)
                 ranked.append(Ranked(name, "encoder", "cosine", (found,), strategy))
                 line.advance(1, f"{name} {strategy}")
             for name, bags in (floors or {}).items():
-                metric, is_scaled = floor_distance(name)
                 repeats = [bags] if isinstance(bags[0], np.ndarray) else list(bags)
                 found_all = tuple(
-                    _nearest_slides(_checked(name, repeat, items), task, name=name, **how) for repeat in repeats
+                    nearest_bags(_checked(name, repeat, items), task, name=name, **how) for repeat in repeats
                 )
-                distance = metric + (", z-scored" if is_scaled else "")
-                ranked.append(Ranked(name, "floor", distance, found_all, strategy))
+                ranked.append(Ranked(name, "floor", distance_words(name), found_all, strategy))
                 line.advance(1, f"{name} {strategy}")
             one = assess(
                 task,
@@ -209,6 +207,7 @@ def evaluate_found(
     task: Task,
     *,
     level: Literal["tile", "slide"],
+    floors: Mapping[str, Sequence[Neighbours]] | None = None,
     strategy: str = "",
     reference: str | None = None,
     k: Sequence[int] = (1, 3, 5),
@@ -224,6 +223,7 @@ def evaluate_found(
         items: that the task was made of.
         task: who was asked, and who could answer.
         level: of the items.
+        floors: the same of floors, a list for several seeds.
         strategy: how they were found, where that has a name.
         reference, k, rule, seed: as in `evaluate_retrieval`.
         max_queries: that the task was made with.
@@ -231,11 +231,14 @@ def evaluate_found(
     Raises:
         ValueError: an answer of the query's own group.
     """
-    for name, answers in found.items():
+    beside = {name: tuple(answers) for name, answers in (floors or {}).items()}
+    everything = {**{name: (answers,) for name, answers in found.items()}, **beside}
+    for name, answers in ((name, one) for name, parts in everything.items() for one in parts):
         own = task.groups[task.queries][:, None] == task.groups[np.maximum(answers.ids, 0)]
         if (own & (answers.ids >= 0)).any():
             raise ValueError(f"{name} answers with rows of the query's own {task.leave_out}")
     ranked = [Ranked(name, "encoder", "cosine", (answers,), strategy) for name, answers in found.items()]
+    ranked += [Ranked(name, "floor", distance_words(name), parts, strategy) for name, parts in beside.items()]
     protocol = _protocol(task, level=level, k=k, rule=rule, seed=seed, max_queries=max_queries, ranked=ranked)
     return assess(
         task,
@@ -251,9 +254,33 @@ def evaluate_found(
     )
 
 
-def _nearest_slides(
-    bags: Sequence[np.ndarray], task: Task, *, k: int, strategy: Strategy, name: str, limit: int, seed: int
+def distance_words(name: str) -> str:
+    """By what a floor, or (under any other name) an encoder, is compared."""
+    metric, is_scaled = floor_distance(name)
+    return metric + (", z-scored" if is_scaled else "")
+
+
+def nearest_bags(
+    bags: Sequence[np.ndarray],
+    task: Task,
+    *,
+    k: int,
+    strategy: Strategy,
+    name: str,
+    limit: int = SLIDE_TILES,
+    seed: int = 0,
 ) -> Neighbours:
+    """The slides most like each query of a task, as places among its rows; floors by the distance that suits them.
+
+    Args:
+        bags: (n_i, d) of every item of the task.
+        task: who asks and who may answer.
+        k: slides a query.
+        strategy: see `search.nearest_slides`.
+        name: of the encoder or floor.
+        limit: tiles of a bag that are compared.
+        seed: of the draw of tiles.
+    """
     metric, is_scaled = floor_distance(name)
     kept = [np.asarray(bags[row]) for row in task.rows]
     if is_scaled:

@@ -27,6 +27,7 @@ from histokin.search.tables import EVERYTHING, Where
 
 __all__ = ["Plan", "QueryBag", "SlideHits", "search_slides"]
 
+_CHUNK = 128  # candidates compared before it is asked whether the rest can matter
 _UNKNOWN = 1.01  # what a query tile may be like at most that found nothing; float16 rows are a little longer than 1
 
 
@@ -37,7 +38,7 @@ class Plan:
     Attributes:
         exact_up_to: allowed slides that are simply all compared.
         tile_k: mosaic tiles looked for by each query tile.
-        n_slides: candidates that are scored exactly.
+        n_slides: candidates that are compared at most; fewer where it is sooner sure that no other can matter.
         doublings: how often both are doubled while a slide left out could still belong to the answer. Measured on
             simulated archives, (200, 500) without doubling has recall .99 at 10^4 slides.
     """
@@ -143,8 +144,13 @@ def _by_score(
     if isinstance(strategy, BoundedStrategy) and len(allowed) > plan.exact_up_to and not exact:
         for doubling in range(plan.doublings + 1):
             wider = replace(plan, tile_k=plan.tile_k << doubling, n_slides=plan.n_slides << doubling)
-            candidates, bound = _candidates(searcher, asked, strategy, where, wider)
-            _compare(searcher, asked, strategy, np.setdiff1d(candidates, compared.slide), compared)
+            candidates, ceilings = _candidates(searcher, asked, strategy, where, wider)
+            for start in range(0, len(candidates), _CHUNK):
+                chunk = candidates[start : start + _CHUNK]
+                _compare(searcher, asked, strategy, np.setdiff1d(chunk, compared.slide), compared)
+                bound = float(ceilings[start + len(chunk)])  # of all that come later, and of those never seen
+                if _kth(compared.rough, k) > bound + SLACK:
+                    break
             slides, scores = _best(searcher, asked, strategy, compared, k)
             if len(scores) == k and scores[-1] > bound:
                 break
@@ -164,11 +170,14 @@ def _by_score(
 
 def _candidates(
     searcher: Searcher, asked: Asked, strategy: BoundedStrategy, where: Where, plan: Plan
-) -> tuple[np.ndarray, float]:
-    """The slides whose scores can be largest by what tile search found, and the most that any other can have.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The L slides whose scores can be largest by what tile search found, falling, and how large these can be at most.
 
     Each query tile lists its k best mosaic tiles. A slide seen there has its best hit; one that is not can at best have
     a tile like the last of the list. So the imputed score is an upper bound of the real one.
+
+    Returns:
+        (L,) int64 numbers and (L + 1,) float64 ceilings, none below the next; the last is that of all other slides.
     """
     hits = searcher.search(asked.vectors, plan.tile_k, where=where, field="mosaics")
     is_hit = hits.slide >= 0
@@ -179,11 +188,16 @@ def _candidates(
     best = np.repeat(last[:, None], len(slides), axis=1)
     np.maximum.at(best, (query, column), hits.score[query, slot])
     ceilings = strategy.ceiling(asked, best)
+    unseen = strategy.ceiling(asked, last[:, None])[0]
     order = np.lexsort((slides, -ceilings))
-    bound = float(strategy.ceiling(asked, last[:, None])[0])  # of slides seen by no query tile
-    if len(order) > plan.n_slides:
-        bound = max(bound, float(ceilings[order[plan.n_slides]]))
-    return slides[order[: plan.n_slides]], bound
+    falling = np.maximum(np.append(ceilings[order], unseen), unseen)
+    n = min(plan.n_slides, len(order))
+    return slides[order[:n]], falling[: n + 1]
+
+
+def _kth(scores: np.ndarray, k: int) -> float:
+    """The k-th largest, -inf where there are fewer."""
+    return float(np.partition(scores, -k)[-k]) if len(scores) >= k else -np.inf
 
 
 def _compare(searcher: Searcher, asked: Asked, strategy: PairStrategy, slides: np.ndarray, compared: _Compared) -> None:
@@ -202,7 +216,7 @@ def _best(
     if not len(compared.slide):
         return np.zeros(0, dtype=np.int64), np.zeros(0)
     n = min(k, len(compared.slide))
-    kth = np.partition(compared.rough, -n)[-n]
+    kth = _kth(compared.rough, n)
     near = np.sort(compared.slide[compared.rough >= kth - 2 * SLACK])  # both may be off
     scores = np.concatenate(
         [

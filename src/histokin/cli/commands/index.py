@@ -71,12 +71,14 @@ def check(
 ) -> None:
     """Measure the index of ARCHIVE: recall, figures without the query's patient, speed, size, novelty threshold."""
     from histokin.pipeline.indexing.check import check_index
+    from histokin.pipeline.stores import find_floors
     from histokin.progress import on_stderr
     from histokin.search.strategies import STRATEGIES
 
     names = tuple(STRATEGIES) if strategies == "all" else tuple(part.strip() for part in strategies.split(","))
     place = _place(archive, encoder, index, labels)
-    found = check_index(place.index, label=label, strategies=names, seed=seed, report=on_stderr())
+    floors = find_floors(place.source.store.folder) if place.work else None
+    found = check_index(place.index, floors=floors, label=label, strategies=names, seed=seed, report=on_stderr())
     if as_json:
         show_json(found.to_json())
         return

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histokin.artefacts import plain, write_json
+from histokin.embeddings import EmbeddingStore
 from histokin.errors import EvaluationError, SearchError
-from histokin.evaluate import Evaluation, Interval, Items, LeaveOut, Result, evaluate_found, make_task
+from histokin.evaluate import (
+    Evaluation,
+    Interval,
+    Items,
+    LeaveOut,
+    Result,
+    Task,
+    evaluate_found,
+    make_task,
+    nearest_bags,
+)
 from histokin.pipeline.indexing.archive import SOURCE
 from histokin.progress import Reporter, silent
 from histokin.search import Neighbours
 from histokin.search.calibration import Kind as Calibrated
 from histokin.search.calibration import NoMatch, draw_queries, is_stale, search_elsewhere
 from histokin.search.index import Index, NprobeCheck, Version, measure_nprobe, set_calibration, set_nprobe
+from histokin.search.searcher import Searcher
 from histokin.search.slide_search import QueryBag, archive_sample, search_slides
 from histokin.search.strategies import STRATEGIES, Fish, RetCCL
 from histokin.search.strategies.bags import cross_patient_quantiles
@@ -28,6 +41,7 @@ from histokin.streams import stream
 KS = (1, 3, 5)
 MAX_TILE_QUERIES, MAX_SLIDE_QUERIES = 1000, 300
 """Asked for figures; equally many of each patient."""
+MAX_FLOOR_TILES = 500_000
 N_TIMED = 50
 ALPHA = 0.05
 _PERCENTILES = 101
@@ -126,6 +140,7 @@ class IndexReport:
 def check_index(
     folder: Path,
     *,
+    floors: Mapping[str, Sequence[Path]] | None = None,
     label: str | None = None,
     strategies: Sequence[str] = DEFAULT_STRATEGIES,
     seed: int = 0,
@@ -135,6 +150,7 @@ def check_index(
 
     Args:
         folder: of the index.
+        floors: stores of the same slides' floors: their mean embeddings stand beside the strategies.
         label: column of slides to classify by; by default `diagnosis`, `label`, or the only one.
         strategies: of slide search, names of `search.strategies`.
         seed: of all draws.
@@ -159,7 +175,7 @@ def check_index(
         line.advance(1, "latency")
         figures = _tile_figures(version, seed, notes)
         line.advance(1, "tiles")
-        figures += _slide_figures(version, label, strategies, seed, notes)
+        figures += slide_figures(version, strategies, floors=floors, label=label, seed=seed, notes=notes)
         line.advance(1, "slides")
     chosen = None if search is None else next(row for row in search.rows if row.nprobe == search.chosen)
     kept = {
@@ -288,47 +304,63 @@ def _tile_figures(version: Version, seed: int, notes: list[str]) -> list[Evaluat
     return figures
 
 
-def _slide_figures(
-    version: Version, label: str | None, strategies: Sequence[str], seed: int, notes: list[str]
+def slide_figures(
+    searcher: Searcher,
+    strategies: Sequence[str],
+    *,
+    floors: Mapping[str, Sequence[Path]] | None = None,
+    label: str | None = None,
+    seed: int = 0,
+    notes: list[str] | None = None,
 ) -> list[Evaluation]:
-    """Whether the slides most like a slide have its label, by each strategy."""
-    table = version.slides
-    column = label or label_column(version)
+    """Whether the slides most like a slide have its label, by each strategy and beside the floors' mean embeddings.
+
+    Args:
+        searcher: the archive.
+        strategies: names of `search.strategies`.
+        floors: as in `check_index`; left out where the archive is large.
+        label: column of slides; see `check_index`.
+        seed: of the draw of queries, bootstrap and permutations.
+        notes: what could not be measured is added here.
+
+    Returns:
+        One evaluation a rule of exclusion: the patient, and where sites are known the site.
+    """
+    notes = [] if notes is None else notes
+    column = label or label_column(searcher)
     if column is None:
         notes.append("No column labels the slides: classification of slides was not measured.")
         return []
-    items = _items(version, table.column(column), np.arange(len(table)))
+    items = _items(searcher, searcher.slides.column(column), np.arange(len(searcher.slides)))
+    bags = _floor_bags(searcher, floors or {}, notes)
+    asked_with = cache(lambda number: _query(searcher, number))
     figures: list[Evaluation] = []
-    for leave_out in _rules(version):
+    for leave_out in _rules(searcher):
         try:
             task = make_task(items, leave_out=leave_out, max_queries=MAX_SLIDE_QUERIES, seed=seed)
         except EvaluationError as error:
             notes.append(f"Slides, leaving out the {leave_out}: {error.what}.")
             continue
-        labelled = [str(name) for name in sorted(set(task.classes))]
-        asked = task.rows[task.queries]
-        places = np.full(len(items), -1, dtype=np.int64)
-        places[task.rows] = np.arange(len(task.rows))
         joined: Evaluation | None = None
         for strategy in strategies:
-            chosen = STRATEGIES[strategy]
-            if isinstance(chosen, (Fish, RetCCL)):
-                chosen = type(chosen)(label=column)
-            rows = np.full((len(asked), max(KS)), -1, dtype=np.int64)
-            scores = np.full(rows.shape, np.nan)
-            for n, number in enumerate(asked.tolist()):
-                out = {leave_out: [str(getattr(items, leave_out)[number])]}
-                where = Where.of(keep={column: labelled}, leave_out=out)
-                hits = search_slides(version, _query(version, number), max(KS), strategy=chosen, where=where)
-                rows[n, : len(hits)], scores[n, : len(hits)] = places[hits.slide], hits.score
+            try:
+                found = _ranked_slides(searcher, items, task, strategy, column, asked_with)
+            except SearchError as error:
+                notes.append(f"{strategy}: {error.what}.")
+                continue
+            beside = {
+                name: [nearest_bags(part, task, k=max(KS), strategy="mean", name=name, seed=seed) for part in parts]
+                for name, parts in (bags.items() if strategy == "mean" else ())
+            }
             one = evaluate_found(
-                {version.made.encoder: Neighbours(rows, scores)},
+                {searcher.made.encoder: found},
                 items,
                 task,
                 level="slide",
+                floors=beside,
+                strategy=strategy,
                 k=KS,
                 seed=seed,
-                strategy=strategy,
             )
             joined = one if joined is None else joined.joined(one)
         if joined is not None:
@@ -336,11 +368,49 @@ def _slide_figures(
     return figures
 
 
-def label_column(version: Version) -> str | None:
+def _ranked_slides(
+    searcher: Searcher, items: Items, task: Task, strategy: str, column: str, asked_with: Callable[[int], QueryBag]
+) -> Neighbours:
+    """The slides found for each query of a task, as places among its rows."""
+    chosen = STRATEGIES[strategy]
+    if isinstance(chosen, (Fish, RetCCL)):
+        chosen = replace(chosen, label=column)
+    places = np.full(len(items), -1, dtype=np.int64)
+    places[task.rows] = np.arange(len(task.rows))
+    ids = np.full((len(task.queries), max(KS)), -1, dtype=np.int64)
+    scores = np.full(ids.shape, np.nan)
+    for n, number in enumerate(task.rows[task.queries].tolist()):
+        own = str(getattr(items, task.leave_out)[number])
+        where = Where.of(keep={column: task.classes}, leave_out={task.leave_out: [own]})
+        hits = search_slides(searcher, asked_with(number), max(KS), strategy=chosen, where=where)
+        ids[n, : len(hits)], scores[n, : len(hits)] = places[hits.slide], hits.score
+    return Neighbours(ids, scores)
+
+
+def _floor_bags(
+    searcher: Searcher, floors: Mapping[str, Sequence[Path]], notes: list[str]
+) -> dict[str, list[list[np.ndarray]]]:
+    """By floor and member, the tiles of every slide of the archive."""
+    if floors and len(searcher) > MAX_FLOOR_TILES:
+        notes.append(f"With {len(searcher):,} tiles the floors were not read.")
+        return {}
+    found: dict[str, list[list[np.ndarray]]] = {}
+    for name, paths in floors.items():
+        for path in paths:
+            rows = EmbeddingStore(path).load()
+            by_slide = {slide: rows.bag(number) for number, slide in enumerate(rows.slides)}
+            if not by_slide.keys() >= set(searcher.slides.slide.tolist()):
+                notes.append(f"The floor {name} lacks some of the slides and was left out.")
+                break
+            found.setdefault(name, []).append([by_slide[slide] for slide in searcher.slides.slide.tolist()])
+    return found
+
+
+def label_column(searcher: Searcher) -> str | None:
     """The column that names what slides are: `diagnosis`, `label`, or the only one."""
     columns = {
         name: column
-        for name, column in version.slides.columns.items()
+        for name, column in searcher.slides.columns.items()
         if name not in (SOURCE, "picture", "site") and len(set(column.tolist()) - {""}) > 1
     }
     for name in ("diagnosis", "label"):
@@ -349,9 +419,9 @@ def label_column(version: Version) -> str | None:
     return next(iter(columns)) if len(columns) == 1 else None
 
 
-def _rules(version: Version) -> list[LeaveOut]:
+def _rules(searcher: Searcher) -> list[LeaveOut]:
     """Patient, or slide where there is one; and site where sites are known."""
-    table = version.slides
+    table = searcher.slides
     rules: list[LeaveOut] = ["patient" if len(set(table.patient.tolist())) > 1 else "slide"]
     sites = table.columns.get("site")
     if sites is not None and all(sites) and len(set(sites.tolist())) > 1:
@@ -359,8 +429,8 @@ def _rules(version: Version) -> list[LeaveOut]:
     return rules
 
 
-def _items(version: Version, labels: np.ndarray, slide: np.ndarray) -> Items:
-    table = version.slides
+def _items(searcher: Searcher, labels: np.ndarray, slide: np.ndarray) -> Items:
+    table = searcher.slides
     sites = table.columns.get("site")
     return Items.of(labels, table.patient[slide], table.slide[slide], None if sites is None else sites[slide])
 
@@ -399,9 +469,9 @@ def _rows_of(hits: TileHits, first: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _query(version: Version, number: int) -> QueryBag:
+def _query(searcher: Searcher, number: int) -> QueryBag:
     """A slide's own mosaic as it asks."""
-    return QueryBag.of(version.bag(number))
+    return QueryBag.of(searcher.bag(number))
 
 
 def _size(version: Version, folder: Path) -> dict[str, float]:
@@ -462,7 +532,8 @@ def _figure_lines(figure: Evaluation) -> list[str]:
     shown = [f"{kind}@{k}" for kind, k in (("acc", KS[0]), ("mmv", KS[-1]), ("map", KS[-1]), ("macro_f1", KS[-1]))]
     rows: dict[str, dict[str, Result]] = {}
     for row in figure.results:
-        rows.setdefault(row.strategy or "tiles", {})[row.metric] = row
+        name = f"{row.name}, mean" if row.kind == "floor" else row.strategy or "tiles"
+        rows.setdefault(name, {})[row.metric] = row
     head = "".join(f"{metric:<22}" for metric in shown)
     lines = [f"  {some.level}s, leaving out the query's {some.leave_out}: {asked}", f"    {'':<19}{head}".rstrip()]
     for name, found in rows.items():

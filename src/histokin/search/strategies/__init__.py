@@ -4,8 +4,8 @@ A strategy is a frozen dataclass: one that scores the query and a single slide (
 tile search finds its candidates), or one that ranks slides from what all query tiles found (`BagStrategy`).
 `search.slide_search` runs them over a `Searcher`.
 
-Steps are written anew from their descriptions, no code of others is taken. Yottixel's README names US patents 10628736 and
-20200176102 and allows research only: who uses its preset for more should ask.
+Steps are written anew from their descriptions, no code of others is taken. Yottixel's README names US patents 10628736
+and 20200176102 and allows research only: who uses its preset for more should ask.
 """
 
 from typing import Final, Protocol, runtime_checkable
