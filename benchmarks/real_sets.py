@@ -7,12 +7,13 @@ writes into FOLDER
     task-SET.csv    labelled tiles cut out of them
 
 GlaS and MoNuSeg tiles are those of their labels.csv. her2st: squares of 224 px around every spot with a measured
-composition (its README's protocol for the regression of p_epithelial).
+composition (its README's protocol for the regression of p_epithelial); `blocks` are its labelled regions.
 """
 
 import csv
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 MPP = {"glas": 0.62, "monuseg": 0.25, "her2st": 0.688}  # nominal, of the sets' README
@@ -30,6 +31,7 @@ def main() -> None:
         slides = {row["path"]: row for row in labelled}
         _write(out / f"learn-{name}.csv", [_slide(data / name, path, row, px) for path, row in slides.items()])
         _write(out / f"task-{name}.csv", [{**row, "path": str(data / name / row["path"])} for row in labelled])
+    _write(out / "task-blocks.csv", _blocks(data / "her2st"))
 
 
 def _spot(row: dict[str, str]) -> dict[str, str]:
@@ -37,6 +39,26 @@ def _spot(row: dict[str, str]) -> dict[str, str]:
     corner = {axis: str(round(float(row[axis]) - HER2ST_PX / 2)) for axis in ("x", "y")}
     named = {"path": f"images/{row['section']}.jpg", "slide": row["section"], "size": str(HER2ST_PX)}
     return {**named, **corner, "patient": row["patient"], "p_epithelial": row["p_epithelial"]}
+
+
+def _blocks(folder: Path) -> list[dict[str, str]]:
+    """Regions of her2st for slide search: blocks of 4 x 4 labelled spots, of at least 4 and three quarters of one label.
+
+    The sections are of one patient; each stands as a "patient" here, so that a block's own section is left out.
+    """
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in _read(folder / "labels.csv"):
+        found.setdefault(row["block"], []).append(row)
+    rows = []
+    for block, spots in sorted(found.items()):
+        label, n = Counter(spot["label"] for spot in spots).most_common(1)[0]
+        if len(spots) < 4 or n < 0.75 * len(spots):
+            continue
+        for spot in spots:
+            corner = {axis: str(round(float(spot[axis]) - HER2ST_PX / 2)) for axis in ("x", "y")}
+            named = {"path": str(folder / spot["path"]), "slide": block, "size": str(HER2ST_PX), **corner}
+            rows.append({**named, "patient": spot["section"], "label": label})
+    return rows
 
 
 def _slide(folder: Path, path: str, row: dict[str, str], mpp: float) -> dict[str, str]:
