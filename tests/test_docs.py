@@ -56,7 +56,8 @@ def test_every_command_and_option_of_it_exists_in_the_docs(name: str) -> None:
     text = (ROOT / "docs/commands.md").read_text() + (ROOT / "README.md").read_text()
     assert f"histokin {name}" in text
     command = importlib.import_module(f"histokin.cli.commands.{name}").command
-    options = {o for p in command.params for o in p.opts if o.startswith("--")}
+    commands = [command, *getattr(command, "commands", {}).values()]
+    options = {o for one in commands for p in one.params for o in p.opts if o.startswith("--")}
     common = {"--json", "--help"}
     assert [o for o in sorted(options - common) if o not in text] == []
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from histokin.pipeline.evaluation import evaluate_embeddings as evaluate_embeddings
     from histokin.pipeline.run import RunSpec as RunSpec
     from histokin.pipeline.run import run as run
+    from histokin.pipeline.searching import Question as Question
+    from histokin.pipeline.searching import Wish as Wish
+    from histokin.pipeline.searching import search_archive as search_archive
+    from histokin.search.index import Index as Index
     from histokin.slides import open_slide as open_slide
     from histokin.tiles import TileSpec as TileSpec
     from histokin.tiles import TileTable as TileTable
@@ -30,9 +34,12 @@ _HOMES = {
     "ComparisonPlan": "histokin.pipeline.comparison.plan",
     "EmbeddingStore": "histokin.embeddings",
     "EvaluationSpec": "histokin.pipeline.evaluation",
+    "Index": "histokin.search.index",
+    "Question": "histokin.pipeline.searching",
     "RunSpec": "histokin.pipeline.run",
     "TileSpec": "histokin.tiles",
     "TileTable": "histokin.tiles",
+    "Wish": "histokin.pipeline.searching",
     "Workspace": "histokin.workspace",
     "compare": "histokin.pipeline.comparison.running",
     "demo": "histokin.pipeline.demo",
@@ -42,6 +49,7 @@ _HOMES = {
     "open_slide": "histokin.slides",
     "pretrain": "histokin.learn",
     "run": "histokin.pipeline.run",
+    "search_archive": "histokin.pipeline.searching",
     "take_inventory": "histokin.cohort",
 }
 
@@ -50,9 +58,12 @@ __all__ = [
     "ComparisonPlan",
     "EmbeddingStore",
     "EvaluationSpec",
+    "Index",
+    "Question",
     "RunSpec",
     "TileSpec",
     "TileTable",
+    "Wish",
     "Workspace",
     "compare",
     "demo",
@@ -62,6 +73,7 @@ __all__ = [
     "open_slide",
     "pretrain",
     "run",
+    "search_archive",
     "take_inventory",
 ]
 
