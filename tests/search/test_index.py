@@ -32,7 +32,7 @@ from histokin.search.index import (
     set_calibration,
     set_nprobe,
 )
-from histokin.search.tables import SlideEntry
+from histokin.search.tables import SlideEntry, Where
 
 SAMPLE = entry("sample", 32 * 8).vectors
 
@@ -188,6 +188,42 @@ def test_an_archive_that_outgrew_its_lists_gets_new_ones(tmp_path, monkeypatch):
     assert compact(folder).retrained == ""
     found = index.search(queries_of(world()), 5, exact=True)
     assert_close(as_tuples(index, found), by_loop(world(), queries_of(world()), 5))
+
+
+def test_a_narrow_filter_is_answered_exactly_however_few_lists_a_query_looks_into(tmp_path):
+    slides = world()
+    index = index_of(tmp_path / "i", slides)
+    set_nprobe(index.folder, 1)
+    asked = np.random.default_rng(6).normal(size=(100, DIM))  # between the kinds of tissue
+    for where in (
+        Where.of(keep={"tile_label": [f"lot{lot:03d}" for lot in range(90)]}),
+        Where.of(keep={"slide": ["s09"]}),  # 50 of 566 tiles
+    ):
+        found = as_tuples(index, index.search(asked, 2, where=where))
+        assert_close(found, by_loop(slides, asked, 2, where))
+    wide = as_tuples(index, index.search(asked, 2))
+    assert wide != by_loop(slides, asked, 2)  # one list does not do without a filter
+
+
+def test_a_filter_of_tissue_far_from_the_query_is_answered_exactly(tmp_path):
+    # The nearest allowed lists hold their share of rows long before the best of the far tissue was looked at.
+    rng = np.random.default_rng(8)
+    near, far = np.zeros((2, DIM))
+    near[0], far[1:] = 1, 1
+    slides = []
+    for number in range(6):
+        is_far = rng.random(100) < 0.4
+        vectors = np.where(is_far[:, None], far, 5 * near) + rng.normal(size=(100, DIM))
+        slides.append(entry(f"s{number}", 100, vectors=vectors, label=np.where(is_far, "far", "near").astype(object)))
+    sample = np.concatenate([slide.vectors for slide in slides])
+    create_index(tmp_path / "i", MADE, sample, 20_000)
+    add_slides(tmp_path / "i", MADE, slides, segment_rows=150)
+    set_nprobe(tmp_path / "i", 4)
+    index = Index(tmp_path / "i")
+    asked = 5 * near + rng.normal(size=(20, DIM))
+    where = Where.of(keep={"tile_label": ["far"]})
+    assert index.pinned().list_sizes(where).sum() > 0.3 * len(index)  # not a narrow filter
+    assert_close(as_tuples(index, index.search(asked, 10, where=where)), by_loop(slides, asked, 10, where))
 
 
 # What it says of itself

@@ -2,12 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from search.searcher_suite import MADE, assert_equal_hits, entry, queries_of, world
+from search.searcher_suite import (
+    MADE,
+    as_tuples,
+    assert_close,
+    assert_equal_hits,
+    by_loop,
+    entry,
+    queries_of,
+    world,
+)
 from search.test_index import index_of, new_index
 
 from histokin.errors import EncoderMismatch, IndexLocked, SearchError, StoreError
@@ -43,6 +53,16 @@ def test_a_pinned_version_stays_while_slides_come_and_go(tmp_path):
     assert np.array_equal(version.bag(13).tile, np.sort(world()[13].tile))
     index.refresh()
     assert index.slides.slide[0] == "aa"
+
+
+def test_an_index_built_anew_in_the_same_folder_is_seen_by_an_open_one(tmp_path):
+    index = index_of(tmp_path / "i", world()[:4])
+    shutil.rmtree(tmp_path / "i")
+    other = [entry(slide.slide, len(slide.tile), seed=5) for slide in world()[:4]]
+    index_of(tmp_path / "i", other)
+    asked = queries_of(other)
+    found = index.search(asked, 4, exact=True)
+    assert_close(as_tuples(index, found), by_loop(other, asked, 4))
 
 
 def test_replacing_a_slide_is_one_version(tmp_path):

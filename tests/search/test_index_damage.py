@@ -100,3 +100,13 @@ def test_an_index_is_made_only_where_there_is_nothing(tmp_path):
         Index(tmp_path)
     with pytest.raises(SearchError, match="no index here"):
         add_slides(tmp_path, MADE, [])
+
+
+def test_what_was_killed_while_it_was_made_is_made_anew(tmp_path):
+    folder = new_index(tmp_path / "i")
+    (folder / "CURRENT").unlink()
+    (folder / ".CURRENT.999999999-0123456789abcdef.tmp").write_text("torn")
+    new_index(folder)
+    add_slides(folder, MADE, world()[:2])
+    assert len(Index(folder)) == 60
+    assert not list(folder.glob(".*"))

@@ -71,6 +71,18 @@ def test_greedy_keeps_no_two_alike_and_drops_nothing_unlike():
     assert len(few) == 9
 
 
+def test_greedy_takes_what_is_alike_from_the_slide_itself():
+    vectors, tile, _, _ = make_slide(spread=0.2)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    usual = np.quantile((unit @ unit.T)[np.triu_indices(len(unit), 1)], 0.9)  # 300 tiles: all pairs are looked at
+    by_percentile = choose_mosaic(vectors, tile, MosaicSpec(method="greedy"))
+    by_number = choose_mosaic(vectors, tile, MosaicSpec(method="greedy", similarity=float(usual)))
+    assert 2 < len(by_percentile) < 64
+    among = unit[by_percentile.rows] @ unit[by_percentile.rows].T
+    assert among[~np.eye(len(among), dtype=bool)].max() < usual + 1e-6
+    assert abs(len(by_percentile) - len(by_number)) <= 3
+
+
 @pytest.mark.parametrize(("method", "rate", "small"), [("yottixel", 0.05, "one"), ("retccl", 0.2, "one")])
 def test_published_mosaics_take_the_published_share_of_each_group(method, rate, small):
     vectors, tile, coords, kind = make_slide(n=400, kinds=9, spread=0.01)
@@ -79,6 +91,15 @@ def test_published_mosaics_take_the_published_share_of_each_group(method, rate, 
     assert np.bincount(kind[chosen.rows]).tolist() == expected.tolist()
     for group in range(9):
         assert chosen.weights[kind[chosen.rows] == group].sum() == pytest.approx((kind == group).mean())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_scale_of_half_precision_vectors_makes_no_difference(method):
+    vectors, tile, coords, _ = make_slide(spread=0.2)
+    half = vectors.astype(np.float16)
+    large = half * np.float16(128)  # whose squares overflow half precision
+    plain, scaled = (choose_mosaic(v, tile, MosaicSpec(method=method, n_tiles=9), coords=coords) for v in (half, large))
+    assert plain.tile.tolist() == scaled.tile.tolist()
 
 
 def test_fish_keeps_all_tiles_of_a_group_too_small_for_one():

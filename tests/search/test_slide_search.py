@@ -1,6 +1,8 @@
 """Slide search over a searcher: exact answers, candidates, filters, evidence, and nothing that depends on blocks."""
 
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from histokin.search.exact_searcher import ExactSearcher
 from histokin.search.index import Index, add_slides, create_index
 from histokin.search.slide_search import Plan, QueryBag, search_slides
 from histokin.search.strategies import STRATEGIES, Asked, Fish, RetCCL, Unfitted
+from histokin.search.strategies.asked import SLACK
 from histokin.search.tables import SlideEntry, Where
 
 PAIRED = ["maxsim", "maxsim_sym", "mean", "median_min", "median_min/binary", "median_min/rotated", "yottixel"]
@@ -51,7 +54,8 @@ def test_equals_scoring_every_slide_by_itself(searcher, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", BOUNDED)
-def test_candidates_give_the_exact_answer_wherever_they_say_so(name):
+def test_candidates_give_the_exact_answer_wherever_they_say_so(name, monkeypatch):
+    monkeypatch.setattr(slide_search, "_CHUNK", 6)
     searcher = make_searcher(150, tiles=(6, 10), mosaic=5, seed=3)
     proved = 0
     for slide in range(0, 150, 10):
@@ -74,7 +78,8 @@ def test_candidates_give_the_exact_answer_wherever_they_say_so(name):
     assert proved >= 3
 
 
-def test_candidates_find_nearly_all_of_the_exact_answer():
+def test_candidates_find_nearly_all_of_the_exact_answer(monkeypatch):
+    monkeypatch.setattr(slide_search, "_CHUNK", 16)
     searcher = make_searcher(300, tiles=(6, 10), mosaic=6, seed=4, kinds=12)
     recalls = {0: [], 2: []}
     for slide in range(0, 300, 30):
@@ -107,6 +112,15 @@ def test_doubling_ends_as_soon_as_the_answer_is_proved(searcher):
     assert len(asked) < 6
     before = search_slides(searcher, query, 1, plan=Plan(5, tile_k=10, n_slides=4, doublings=max(0, len(asked) - 2)))
     assert before.is_complete == (len(asked) == 1)
+
+
+def test_one_version_of_an_index_answers_all_of_a_search(searcher):
+    class Following:
+        def pinned(self):
+            return searcher
+
+    query = query_of(searcher, 3)
+    assert search_slides(Following(), query, 4).slide.tolist() == search_slides(searcher, query, 4).slide.tolist()
 
 
 def test_more_slides_than_candidates_are_filled_up_by_comparing_all(searcher):
@@ -154,7 +168,9 @@ def test_a_mosaic_asked_again_finds_itself_with_each_tile_as_its_own_evidence(se
     assert (np.diff(shown.share, axis=1) <= 0).all()
 
 
-def test_evidence_is_the_best_pair_of_each_query_tile_by_its_weighted_share(searcher):
+@pytest.mark.parametrize("block", [2**23, 300])
+def test_evidence_is_the_best_pair_of_each_query_tile_by_its_weighted_share(searcher, block, monkeypatch):
+    monkeypatch.setattr(slide_blocks, "BLOCK", block)
     query = query_of(searcher, 5)
     hits = search_slides(searcher, query, 4)
     unit = query.vectors / np.linalg.norm(query.vectors, axis=1, keepdims=True)
@@ -226,6 +242,73 @@ def test_retccl_bags_are_filled_by_tile_search_above_the_threshold(searcher):
     assert hits.notes == ("ranked with the labels of column label, as published",)
     cut = search_slides(searcher, query, 20, strategy=RetCCL(threshold=0.2, depth=10), where=where)
     assert cut.notes[-1] == "8 bags were cut at 10 hits"
+
+
+def test_retccl_bags_hold_no_slide_without_a_label():
+    entries = make_entries(20, seed=7)
+    searcher = ExactSearcher(make_searcher(2).made, entries)
+    strategy = RetCCL(threshold=0.5)
+    query = query_of(searcher, 3)
+    assert 3 in search_slides(searcher, query, 20, strategy=strategy).slide
+    entries[3].columns.pop("label")
+    bare = search_slides(ExactSearcher(searcher.made, entries), query, 20, strategy=strategy)
+    assert len(bare)
+    assert 3 not in bare.slide
+
+
+def test_class_weights_count_the_labelled_slides_that_may_be_hits(searcher):
+    seen = []
+
+    class Recorded(RetCCL):
+        def rank(self, bags, weights):
+            seen.append(weights)
+            return super().rank(bags, weights)
+
+    where = Where.of(keep={"organ": ["colon"]})
+    search_slides(searcher, query_of(searcher, 0), 3, strategy=Recorded(threshold=0.5, sum_to=30), where=where)
+    counts = Counter(searcher.slides.column("label")[searcher.slides.column("organ") == "colon"])
+    inverse = {label: 1 / n for label, n in counts.items()}
+    total = sum(inverse.values())
+    assert seen == [pytest.approx({label: 30 * value / total for label, value in inverse.items()})]
+
+
+def test_the_sample_of_an_archive_says_whose_tiles_it_holds(monkeypatch):
+    entries = make_entries(30, seed=10)
+    entries = [
+        replace(e, mosaic=e.mosaic[: 1 + n % 5], patient=e.patient if n % 4 else "") for n, e in enumerate(entries)
+    ]
+    searcher = ExactSearcher(make_searcher(2).made, entries)
+    monkeypatch.setattr(slide_blocks, "_SAMPLED", 7)
+    vectors, owners = slide_blocks.archive_sample(searcher)
+    taken = [0, 4, 9, 14, 19, 24, 29]
+    expected = [f"patient {entries[n].patient}" if n % 4 else f"slide {entries[n].slide}" for n in taken]
+    assert owners.tolist() == [name for n, name in zip(taken, expected, strict=True) for _ in range(1 + n % 5)]
+    assert np.array_equal(vectors, searcher.mosaics(np.array(taken)).vectors)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_rough_scores_may_be_off_by_as_much_as_is_allowed_for(searcher, name):
+    exact = STRATEGIES[name]
+    query = query_of(searcher, 7)
+    expected = search_slides(searcher, query, 5, strategy=exact)
+    gap = float(expected.score[4] - search_slides(searcher, query, 6, strategy=exact).score[5])
+    scale = SLACK / gap  # scores so near that the error can turn their order
+
+    class Coarse:
+        reads = "mosaics"
+
+        def score(self, asked, vectors):
+            return scale * exact.score(asked, vectors)
+
+        def pairs(self, asked, vectors):
+            return exact.pairs(asked, vectors)
+
+        def rough(self, asked, vectors, first):
+            scores = [self.score(asked, vectors[a:b].astype(float)) for a, b in pairwise(first)]
+            return np.array(scores) + np.where(np.array(scores) >= scale * expected.score[4], -SLACK, SLACK) * 0.9
+
+    found = search_slides(searcher, query, 5, strategy=Coarse())
+    assert found.slide.tolist() == expected.slide.tolist()
 
 
 def test_fish_bags_hold_the_nearest_codes_of_labelled_slides_in_any_block(monkeypatch):

@@ -104,23 +104,23 @@ def choose_mosaic(
     tile = np.asarray(tile, dtype=np.int64)
     if vectors.ndim != 2 or tile.shape != (len(vectors),) or len(np.unique(tile)) != len(tile):
         raise ValueError(f"need (n, d) vectors and n different tile ids, got {vectors.shape} and {tile.shape}")
-    row_norms(vectors, "cosine", "mosaic")
+    norms = row_norms(vectors, "cosine", "mosaic")
     if not len(vectors):
         empty = np.zeros(0, dtype=np.int64)
         return Mosaic(empty, empty, np.zeros(0))
     order = tile.argsort()
     if spec.method in ("medoids", "greedy"):
-        choose = medoids if spec.method == "medoids" else _greedy
+        choose = _medoids if spec.method == "medoids" else _greedy
         rows, weights = choose(vectors[order], spec)
     else:
-        grouped = features if features is not None else vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        grouped = features if features is not None else vectors / norms[:, None].astype(np.float32)
         if len(grouped) != len(vectors):
             raise ValueError(f"{len(grouped)} features for {len(vectors)} tiles")
         rows, weights = _spread(grouped[order], _places(coords, spec)[order], spec)
     return Mosaic(order[rows], tile[order[rows]], weights)
 
 
-def medoids(vectors: np.ndarray, spec: MosaicSpec) -> tuple[np.ndarray, np.ndarray]:
+def _medoids(vectors: np.ndarray, spec: MosaicSpec) -> tuple[np.ndarray, np.ndarray]:
     """(m,) rows nearest to the centres of at most `n_tiles` groups, ascending, and (m,) shares of the groups."""
     if len(vectors) <= spec.n_tiles:
         return np.arange(len(vectors)), np.full(len(vectors), 1 / len(vectors))

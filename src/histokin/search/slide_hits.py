@@ -59,8 +59,8 @@ class PairEvidence:
     ) -> "PairEvidence":
         """From (H, n) rows of (M,) tiles and (M, 2) places, -1 for none, and (H, n) similarities, NaN for none."""
         share = np.array([shares(asked.weights, row) for row in similarity]).reshape(rows.shape)
-        # By share, then the better pair, then the earlier query tile; what found nothing stands last.
-        order = np.lexsort((-np.nan_to_num(similarity, nan=-np.inf), -share, rows < 0))
+        # By share, then the better pair, then the earlier query tile; what found nothing stands last (share 0, -inf).
+        order = np.lexsort((-np.nan_to_num(similarity, nan=-np.inf), -share))
         taken = np.take_along_axis(rows, order, axis=1)
         is_pair = taken >= 0
         tiles, places = np.full(rows.shape, -1, dtype=np.int64), np.full((*rows.shape, 2), -1, dtype=np.int64)

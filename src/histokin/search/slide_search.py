@@ -190,9 +190,8 @@ def _candidates(
     ceilings = strategy.ceiling(asked, best)
     unseen = strategy.ceiling(asked, last[:, None])[0]
     order = np.lexsort((slides, -ceilings))
-    falling = np.maximum(np.append(ceilings[order], unseen), unseen)
     n = min(plan.n_slides, len(order))
-    return slides[order[:n]], falling[: n + 1]
+    return slides[order[:n]], np.append(ceilings[order], unseen)[: n + 1]
 
 
 def _kth(scores: np.ndarray, k: int) -> float:

@@ -58,7 +58,7 @@ class StoredSlide:
             entry.slide,
             entry.patient,
             entry.columns,
-            _unit_rows(entry)[order],
+            unit_rows(entry.vectors, np.float16, f"slide {entry.slide},")[order],
             np.asarray(entry.tile, dtype=np.int64)[order],
             np.asarray(entry.coords, dtype=np.int64)[order],
             texts(text or "" for text in label[order].tolist()),
@@ -85,12 +85,16 @@ def slide_table(slides: Iterable[tuple[str, str, Mapping[str, str]]]) -> SlideTa
     )
 
 
-def _unit_rows(entry: SlideEntry) -> np.ndarray:
-    rows = np.empty(entry.vectors.shape, dtype=np.float16)
-    for part in _blocks(entry.vectors):
-        vectors = np.asarray(entry.vectors[part], dtype=np.float64)
-        norms = row_norms(vectors, "cosine", f"slide {entry.slide},", part.start)
-        rows[part] = vectors / norms[:, None]
+def unit_rows(vectors: np.ndarray, dtype: type[np.floating], what: str) -> np.ndarray:
+    """(n, d) vectors made unit in float64, a bounded number at a time.
+
+    Raises:
+        StoreError: a vector is zero or not finite; `what` and its row are named.
+    """
+    rows = np.empty(vectors.shape, dtype=dtype)
+    for part in _blocks(vectors):
+        block = np.asarray(vectors[part], dtype=np.float64)
+        rows[part] = block / row_norms(block, "cosine", what, part.start)[:, None]
     return rows
 
 

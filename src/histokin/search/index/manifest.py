@@ -213,8 +213,9 @@ def create(folder: Path) -> None:
     """
     if (folder / "CURRENT").exists():
         raise SearchError("there is an index here", folder, "Add to it, or choose another folder.")
-    others = [p.name for p in folder.glob("*") if p.name != "LOCK" and not _OURS.fullmatch(p.name)]
-    if [name for name in others if not _MANIFEST.fullmatch(name)]:
+    sweep(folder)
+    names = [path.name for path in folder.glob("*") if path.name != "LOCK"]
+    if any(not _OURS.fullmatch(name) and not _MANIFEST.fullmatch(name) for name in names):
         raise SearchError("the folder is not empty", folder, "Choose another folder for the index.")
     if not (folder / "LOCK").exists():
         write_bytes(folder / "LOCK", b"")
@@ -262,14 +263,25 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise SearchError("no index here", folder, "Build one with `histokin index build`.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise IndexLocked(
             "another process is writing this index", folder, "Wait until it is done; reading goes on meanwhile."
         ) from error
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise SearchError(
+            f"the file system gives no lock ({error.strerror})",
+            folder,
+            "Build the index on a local disk, then copy it.",
+        ) from error
 
 
 @contextmanager

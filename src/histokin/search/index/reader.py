@@ -67,11 +67,13 @@ class Version:
         n_lists: dict[Field, int] = {field: manifest.coarse[field].n_lists for field in FIELDS}
         for coarse in manifest.coarse.values():
             check_size(folder / coarse.file, coarse.facts)
-        self._centroids = {field: np.load(folder / manifest.coarse[field].file) for field in FIELDS}
-        self.segments = {
-            facts.name: known.get(facts.name) or Segment(folder / facts.name, facts, manifest.made.dim, n_lists)
-            for facts in manifest.segments
-        }
+        self._centroids = {field: _centroids(folder / manifest.coarse[field].file) for field in FIELDS}
+        self.segments: dict[str, Segment] = {}
+        for facts in manifest.segments:
+            held = known.get(facts.name)
+            if held is None or held.facts.files != facts.files:  # an index built anew has segments of the same names
+                held = Segment(folder / facts.name, facts, manifest.made.dim, n_lists)
+            self.segments[facts.name] = held
         self._open = list(self.segments.values())
         living = [np.setdiff1d(np.arange(facts.n_slides), facts.dead) for facts in manifest.segments]
         rows = [row for segment, held in zip(self._open, living, strict=True) for row in segment.slides.named(held)]
@@ -291,6 +293,13 @@ def _near(
             return chosen.filled
         n_rows = max(n_rows, len(near) * living.n_allowed / len(living.counts))
     return looks(chosen.counts, n_rows)
+
+
+def _centroids(path: Path) -> np.ndarray:
+    try:
+        return np.load(path)
+    except (ValueError, EOFError) as error:
+        raise IndexDamaged("its centroids cannot be read", path, "Build the index anew.") from error
 
 
 class Index:

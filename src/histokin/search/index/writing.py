@@ -11,7 +11,6 @@ import numpy as np
 
 from histokin.artefacts import write_bytes
 from histokin.errors import SearchError
-from histokin.search.exact import row_norms
 from histokin.search.index.coarse import assign, count_lists
 from histokin.search.index.lists import train_centroids
 from histokin.search.index.manifest import (
@@ -27,7 +26,7 @@ from histokin.search.index.manifest import (
 )
 from histokin.search.index.segment import FIELDS, Rows, read_slides, write_segment
 from histokin.search.searcher import Field
-from histokin.search.stored import StoredSlide, slide_table
+from histokin.search.stored import StoredSlide, slide_table, unit_rows
 from histokin.search.tables import Made, SlideEntry, texts
 from histokin.streams import seed64
 
@@ -102,8 +101,7 @@ def train(
         raise SearchError(
             f"the sample has the shape {sample.shape} for vectors {made.dim} wide", folder, "Draw it from the archive."
         )
-    rows = np.asarray(sample, dtype=np.float64)
-    unit = (rows / row_norms(rows, "cosine", "sample")[:, None]).astype(np.float32)
+    unit = unit_rows(sample, np.float32, "sample")
     found: dict[Field, CoarseFacts] = {}
     for field in FIELDS:
         n_lists = count_lists(planned[field], len(unit))
