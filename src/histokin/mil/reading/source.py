@@ -134,11 +134,11 @@ class BagSource:
         coords = np.empty((len(x), 2), dtype=np.int64)
         at = 0
         for bag, start, n in zip(draw.bags.tolist(), draw.starts.tolist(), draw.lengths.tolist(), strict=True):
-            blocks = self._blocks(bag, start, n)
+            blocks, own = self._blocks(bag, start, n), slice(at, at + n)
             # Read as it lies on the disk, then put into the file's order: the reverse would touch pages at random.
             in_file = np.argsort(np.concatenate([self.order[block] for block in blocks]))
-            np.take(np.concatenate([self.features[block] for block in blocks]), in_file, 0, x[at : at + n])
-            np.take(np.concatenate([self.coords[block] for block in blocks]), in_file, 0, coords[at : at + n])
+            for column, out in ((self.features, x), (self.coords, coords)):
+                np.take(np.concatenate([column[block] for block in blocks]), in_file, 0, out[own], mode="clip")
             at += n
         return PackedBags(torch.from_numpy(x), torch.from_numpy(draw.lengths), torch.from_numpy(coords))
 

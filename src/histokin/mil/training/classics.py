@@ -96,7 +96,11 @@ def read_classic(folder: Path, name: str) -> Classic:
             x, bag, truth = file["X"], file["bag"], file["y"]
         rows = list(csv.DictReader((folder / "folds.csv").read_text(encoding="utf-8").splitlines()))
     except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{name} cannot be read ({error})", folder, "See docs/mil.md for its files.") from error
+        raise TrainingError(
+            f"{name} cannot be read ({error})",
+            folder,
+            f"It needs {name}.npz with X, bag and y, and folds.csv with set, repeat, fold and bag.",
+        ) from error
     folds: dict[tuple[int, int], list[int]] = {}
     for row in rows:
         if row["set"] == name:

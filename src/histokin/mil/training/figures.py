@@ -73,6 +73,13 @@ class Judged:
             n_unlabelled=0,
         )
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Classes that no row has: figures of the others alone would be of another question."""
+        if self.kind != "classes":
+            return ()
+        return tuple(name for code, name in enumerate(self.names) if code not in self.truth)
+
     def scores(self, told: NDArray[np.float64]) -> tuple[Score, ...]:
         """All metrics of (N, P) predictions.
 

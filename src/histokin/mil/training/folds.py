@@ -166,6 +166,9 @@ def _judge(
     warnings += [f"fold {repeat}-{fold}: {note}" for (repeat, fold), one in ensembles.items() for note in one.notes]
     if left_out:
         warnings.append(f"{len(left_out)} patients have slides of several truths and no figure of their own")
+    for unit, one in (("slide", judged), ("patient", patients)):
+        if one.missing:
+            warnings.append(f"no judged {unit} is {', '.join(one.missing)}: there are no figures by {unit}")
     return CrossValidated(
         task=task,
         outer=outer,
@@ -175,9 +178,11 @@ def _judge(
         members=members,
         told=joined,
         raw=raw,
-        slides=judged.figures(shown),
-        patients=patients.figures({name: p for name, (_, p, _) in by_patient.items()}) if len(patients.folds) else (),
-        spread=judged.spread(members),
+        slides=() if judged.missing else judged.figures(shown),
+        patients=()
+        if patients.missing or not len(patients.folds)
+        else patients.figures({name: p for name, (_, p, _) in by_patient.items()}),
+        spread=() if judged.missing else judged.spread(members),
         calibration=calibration,
         left_out=left_out,
         warnings=tuple(warnings),

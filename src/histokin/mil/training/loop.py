@@ -5,7 +5,7 @@ The epoch is chosen by the loss of the validation part alone; nothing here ever 
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -412,9 +412,3 @@ def _digest(run: _Setting) -> str:
     return digest_of(
         [task.source.digest, task.digest(run.train), task.digest(run.val), run.spec, run.seed, run.stage.name]
     )
-
-
-def epochs_of(fitted: Fitted) -> Iterator[dict[str, float | int | None]]:
-    """The learning curve as rows."""
-    for number, epoch in enumerate(fitted.history):
-        yield {"epoch": number, "train_loss": epoch.train_loss, "val_loss": epoch.val_loss}

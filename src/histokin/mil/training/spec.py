@@ -11,11 +11,12 @@ Optimiser = Literal["adamw", "adam", "radam-lookahead", "sgd"]
 Balance = Literal["weights", "sampler", "none"]
 MAX_TILES = 65_536
 """Of a batch."""
+FEWEST_FOR_COX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class MilSpec:
-    """How slide classifiers are trained. Defaults: docs/mil.md, unless another source stands beside them.
+    """How slide classifiers are trained. A default is ours unless its source stands beside it.
 
     Attributes:
         model: a name of `MODELS`; mil_rnn is trained in two stages (`training/rnn.py`).
@@ -35,7 +36,8 @@ class MilSpec:
         accumulate: batches of a step (TransMIL: 2).
         max_tiles: of a batch, which bounds the memory; a larger bag makes its own.
         tile_cap: tiles of a bag in training, drawn anew each epoch; None takes all, as evaluation always does.
-        balance: weights N / (C n_c) of the loss, or bags drawn with N / n_c, or none; never both.
+        balance: weights N / (C n_c) of the loss (of labels: negatives by positives), or bags drawn with N / n_c
+            (classes alone), or none; never both.
         mean_epochs: epochs on the mean of the tiles' logits that a model of maxima begins with: of three seeds one
             collapsed without (AUC .48 against .97 of digit bags).
         survival: the objective where the target is a time: hazards in bins, or Cox's with at least 16 bags a batch.
@@ -87,6 +89,8 @@ class MilSpec:
             _need(getattr(self, name) >= 0, f"{name} must be >= 0, got {getattr(self, name)}")
         _need(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
         _need(0 <= self.alpha <= 1, f"alpha must be in [0, 1], got {self.alpha}")
+        is_enough = self.survival != "cox" or self.batch >= FEWEST_FOR_COX
+        _need(is_enough, f"Cox's loss compares the slides of a batch: batch must be >= {FEWEST_FOR_COX}")
 
     def rate(self, done: float) -> float:
         """The learning rate after so many epochs: a linear rise, then half a cosine down to `end_lr`.
