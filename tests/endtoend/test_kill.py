@@ -7,6 +7,7 @@ from program import histokin, kill_when, leftovers, tree
 from striking import striking_points
 
 
+@pytest.mark.slow
 def test_one_kill_a_stage_changes_nothing(finished, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     work = tmp_path / "work"

@@ -59,6 +59,7 @@ def test_the_files_are_read_as_they_are_described(tmp_path: Path) -> None:
         read_classic(tmp_path, "tiger")
 
 
+@pytest.mark.slow
 def test_every_bag_is_told_once_a_repeat_and_accuracy_is_counted_fold_by_fold() -> None:
     classic = small()
     found = fixed_epochs(classic, replace(classic_spec("musk1", epochs=4), lr=5e-3), repeats=2)

@@ -96,6 +96,7 @@ def test_the_text_holds_value_and_differences_of_each_entry(compared) -> None:
         assert word in text
 
 
+@pytest.mark.slow
 def test_pixel_sizes_are_judged_apart_and_leave_the_workspace_as_it_was(world: Path, tmp_path: Path) -> None:
     before = open_tiling(Workspace.open(world)).spec
     plan = plan_of(world, EntrySpec("fine"), EntrySpec("coarse", mpp=1.25))
@@ -253,6 +254,7 @@ def test_labels_that_are_judged_are_not_learned(world: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "c").rglob("result.json"))
 
 
+@pytest.mark.slow
 def test_it_is_said_who_has_met_the_judged_slides(world: Path, pairs: Path, tmp_path: Path) -> None:
     records = open_tiling(Workspace.open(world)).records
     half = ",".join(record.slide for record in records[:3])

@@ -160,6 +160,7 @@ def test_the_promised_share_of_new_patients_is_refused():
     assert share.low <= 0.1 <= share.high
 
 
+@pytest.mark.slow
 def test_medians_of_many_tiles_refuse_more_single_tiles_than_promised():
     """Negative control: why one query a patient is drawn unless asked otherwise."""
     assert binomtest(*refused_share(each=8)).proportion_ci(0.999, "wilson").low > 0.1
