@@ -59,3 +59,17 @@ def tree(folder: Path) -> dict[str, str]:
 def leftovers(folder: Path) -> list[str]:
     """Temporary files that nobody cleared away."""
     return [path.as_posix() for path in folder.rglob("*") if ".tmp" in path.name]
+
+
+def modules_after(*arguments: str, cwd: Path) -> set[str]:
+    """Top-level modules that a command has loaded when it ends."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('MODULES', *sorted({m.split('.')[0] for m in sys.modules})))\n"
+        f"sys.argv = ['histokin', *{list(arguments)!r}]\n"
+        "from histokin.cli import run\nrun()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    return set(done.stdout.rsplit("MODULES", 1)[1].split())

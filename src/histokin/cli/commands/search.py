@@ -118,14 +118,14 @@ def command(
 
     ARCHIVE is a workspace, or a folder of HDF5 embeddings of any tool. The query's own patient does not answer.
     """
-    from histokin.pipeline.searching import Question, Wish, find_place, search
+    from histokin.pipeline.searching import Question, Wish, find_place, search_archive
     from histokin.progress import on_stderr
 
     wish = Wish(**{name: asked.pop(name) for name in Wish.__slots__})
     outside, picture = asked.pop("outside"), asked.pop("picture")
     if outside and picture:
         raise click.UsageError("--outside and --picture are two questions: ask one at a time.")
-    found = search(
+    found = search_archive(
         find_place(archive, encoder=encoder, labels=labels, index=index),
         Question(file=outside or picture, is_slide=bool(outside), **asked),
         wish,
@@ -133,12 +133,13 @@ def command(
         is_pictured=out is not None,
         report=on_stderr(),
     )
+    explained = None if explain is None else found.explain(explain)
     page = found.write(out) if out else None
     if as_json:
-        show_json({**found.document.to_json(), "page": page})
+        show_json({**found.document.to_json(), "page": page, "explained": explained})
         return
     click.echo(found.text)
-    if explain is not None:
-        click.echo(f"\n{found.explain(explain)}")
+    if explained is not None:
+        click.echo(f"\n{explained}")
     if page is not None:
         click.echo(f"\nPage: {page}")

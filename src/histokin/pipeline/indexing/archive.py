@@ -1,27 +1,27 @@
 """What an archive is made of: an embedding store, and what is known of its slides."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histokin.artefacts import digest_of, plain
+from histokin.artefacts import digest_of
 from histokin.cohort import UNNAMED, TileRow, leave_out_units
 from histokin.embeddings import EmbeddingStore, SlideEmbeddings
 from histokin.embeddings.file import SlideHeader
 from histokin.errors import SearchError
-from histokin.pipeline.evaluation.labels import LabelTable
+from histokin.pipeline.evaluation.labels import Key, LabelTable
 from histokin.pipeline.gathering import pure_labels
 from histokin.search.mosaics import MosaicSpec, choose_mosaic
-from histokin.search.tables import Made, SlideEntry
+from histokin.search.tables import TILE_LABEL, Made, SlideEntry
 from histokin.tiles import Tiling
 
-SOURCE, PICTURE = "source", "picture"
+SOURCE, PICTURE = "made from", "content of"
 """Columns of an archive's slides that are no labels: the digest of what a slide's rows were made from, and the id that
-its content counts as."""
+its content counts as. Tables of labels have single words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +65,35 @@ class ArchiveSource:
         from_cohort = self._said_by_cohort()
         digests = self.store.digests()
         found: dict[str, Known] = {}
-        for slide, (path, _) in self.headers.items():
+        for slide in self.headers:
             patient, columns = from_cohort.get(slide, (UNNAMED + slide, {PICTURE: slide}))
             own_patient, own = said.get(slide, ("", {}))
-            known = Known(own_patient or patient, columns | own)
-            made_from = digest_of([digests[path], known, self.mosaic, self._table_digest(slide)])
+            found[slide] = Known(own_patient or patient, columns | own)
+            if TILE_LABEL in found[slide].columns:
+                raise SearchError(
+                    f"a column of slides is called {TILE_LABEL}, which filters call the labels of tiles",
+                    self.labels.path if self.labels else self.store.folder,
+                    "Name the column otherwise.",
+                )
+        for slide, known in _one_patient_a_picture(found).items():
+            made_from = digest_of([digests[self.headers[slide][0]], known, self.mosaic, self._table_digest(slide)])
             found[slide] = Known(known.patient, known.columns | {SOURCE: made_from})
         return found
 
     @property
     def made(self) -> Made:
         """What the vectors were made by."""
-        spec = self.tiling.spec if self.tiling else None
         if not self.headers:
             raise SearchError("not one slide has tiles", self.store.folder, "See the states of `histokin info`.")
+        _, header = next(iter(self.headers.values()))
+        spec = self.tiling.spec if self.tiling else None
         return Made(
             encoder=self.store.encoder,
             fingerprint=self.store.fingerprint,
             grid_id=self.store.grid_id,
-            mpp=spec.mpp if spec else 0.0,
-            tile_px=spec.tile_px if spec else 0,
-            dim=next(iter(self.headers.values()))[1].shape[1],
+            mpp=spec.mpp if spec else float(header.attrs.get("mpp", 0)),
+            tile_px=spec.tile_px if spec else int(header.attrs.get("tile_size_px", 0)),
+            dim=header.shape[1],
         )
 
     @property
@@ -137,8 +145,16 @@ class ArchiveSource:
     def _table_digest(self, slide: str) -> str:
         """Tile labels may change while the vectors stay."""
         if self.labels is not None and self.labels.by != "slide":
-            return digest_of([plain(row) for key, row in sorted(self.labels.rows.items()) if key[0] == slide])
+            return digest_of(sorted(self._table_rows.get(slide, [])))
         return self.tiling.receipts[slide].digest if self.tiling and slide in self.tiling.receipts else ""
+
+    @cached_property
+    def _table_rows(self) -> dict[str, list[tuple[Key, list[tuple[str, str]]]]]:
+        """What the user's table says of the tiles of each slide."""
+        found: dict[str, list[tuple[Key, list[tuple[str, str]]]]] = {}
+        for key, row in self.labels.rows.items() if self.labels else ():
+            found.setdefault(key[0], []).append((key, sorted(row.items())))
+        return found
 
     def _said_by_table(self) -> dict[str, tuple[str, dict[str, str]]]:
         """Patient and columns of each slide in the user's table; of a table of tiles what a slide's tiles share."""
@@ -146,8 +162,18 @@ class ArchiveSource:
         if labels is None:
             return {}
         slides = list(self.headers)
-        columns = {name: labels.of_slides(name, slides) for name in (*labels.columns, "site")}
-        patients = labels.of_slides("patient", slides) if labels.has_patient else [""] * len(slides)
+        if not labels.slides.intersection(slides):
+            raise SearchError(
+                f"it names none of the {len(slides)} slides",
+                labels.path,
+                f"Name them as the archive does: {slides[0]}.",
+            )
+        names = [name for name in (*labels.columns, "site") if name != TILE_LABEL or labels.by == "slide"]
+        columns = {name: labels.of_slides(name, slides) for name in names}
+        patients = [
+            _only_patient(slide, named, labels.path)
+            for slide, named in zip(slides, labels.units_of("patient", slides), strict=True)
+        ]
         return {
             slide: (patients[i], {name: values[i] for name, values in columns.items() if values[i]})
             for i, slide in enumerate(slides)
@@ -162,18 +188,40 @@ class ArchiveSource:
         found: dict[str, tuple[str, dict[str, str]]] = {}
         for record in cohort.usable:
             patients = {units.of_tile(record.slide, patient) for patient in of_tiles.get(record.slide, {""})}
-            if len(patients) > 1:
-                raise SearchError(
-                    f"slide {record.slide} holds tiles of {len(patients)} patients ({', '.join(sorted(patients)[:3])})",
-                    cohort.root,
-                    "Name a slide of its own for each patient: a slide is left out with its patient.",
-                )
             columns = {"site": record.site} if record.site else {}
             found[record.slide] = (
-                patients.pop(),
+                _only_patient(record.slide, patients, cohort.root),
                 {**columns, **record.labels, PICTURE: units.picture[record.slide]},
             )
         return found
+
+
+def _only_patient(slide: str, patients: set[str], where: Path) -> str:
+    """The patient that a slide's tiles are of, "" where none is named."""
+    if len(patients) > 1:
+        raise SearchError(
+            f"slide {slide} holds tiles of {len(patients)} patients ({', '.join(sorted(patients)[:3])})",
+            where,
+            "Name a slide of its own for each patient: a slide is left out with its patient.",
+        )
+    return next(iter(patients), "")
+
+
+def _one_patient_a_picture(known: Mapping[str, Known]) -> dict[str, Known]:
+    """Patients of the user's table who own slides of one content under different ids count as one."""
+    counts_as: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while name in counts_as:
+            name = counts_as[name]
+        return name
+
+    owner: dict[str, str] = {}
+    for what in known.values():
+        own, other = root(what.patient), root(owner.setdefault(what.columns[PICTURE], what.patient))
+        if own != other:
+            counts_as[max(own, other)] = min(own, other)
+    return {slide: replace(what, patient=root(what.patient)) for slide, what in known.items()}
 
 
 def _patients_of_tiles(tiles: Iterable[TileRow]) -> Mapping[str, set[str]]:

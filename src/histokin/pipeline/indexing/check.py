@@ -25,7 +25,7 @@ from histokin.evaluate import (
     make_task,
     nearest_bags,
 )
-from histokin.pipeline.indexing.archive import SOURCE
+from histokin.pipeline.indexing.archive import PICTURE, SOURCE
 from histokin.progress import Reporter, silent
 from histokin.search import Neighbours
 from histokin.search.calibration import Kind as Calibrated
@@ -293,7 +293,7 @@ def _tile_figures(version: Version, seed: int, notes: list[str]) -> list[Evaluat
         scores = np.full(rows.shape, np.nan)
         for value in sorted(set(unit.tolist())):
             own = np.flatnonzero(unit == value)
-            where = Where.of(keep={TILE_LABEL: classes}, leave_out={leave_out: [value]})
+            where = Where.of(keep={TILE_LABEL: classes}, leave_out=_group(version, leave_out, value))
             hits = version.search(vectors[own], max(KS), where=where)
             rows[own], scores[own] = _rows_of(hits, first, ids), hits.score
         places = np.full(len(items), -1, dtype=np.int64)
@@ -381,7 +381,7 @@ def _ranked_slides(
     scores = np.full(ids.shape, np.nan)
     for n, number in enumerate(task.rows[task.queries].tolist()):
         own = str(getattr(items, task.leave_out)[number])
-        where = Where.of(keep={column: task.classes}, leave_out={task.leave_out: [own]})
+        where = Where.of(keep={column: task.classes}, leave_out=_group(searcher, task.leave_out, own))
         hits = search_slides(searcher, asked_with(number), max(KS), strategy=chosen, where=where)
         ids[n, : len(hits)], scores[n, : len(hits)] = places[hits.slide], hits.score
     return Neighbours(ids, scores)
@@ -411,7 +411,7 @@ def label_column(searcher: Searcher) -> str | None:
     columns = {
         name: column
         for name, column in searcher.slides.columns.items()
-        if name not in (SOURCE, "picture", "site") and len(set(column.tolist()) - {""}) > 1
+        if name not in (SOURCE, PICTURE, "site") and len(set(column.tolist()) - {""}) > 1
     }
     for name in ("diagnosis", "label"):
         if name in columns:
@@ -430,9 +430,26 @@ def _rules(searcher: Searcher) -> list[LeaveOut]:
 
 
 def _items(searcher: Searcher, labels: np.ndarray, slide: np.ndarray) -> Items:
+    picture, site = _units(searcher)
+    return Items.of(labels, searcher.slides.patient[slide], picture[slide], site[slide])
+
+
+def _units(searcher: Searcher) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) what each slide counts as, and the site of that: slides of one content are one slide of one site."""
     table = searcher.slides
-    sites = table.columns.get("site")
-    return Items.of(labels, table.patient[slide], table.slide[slide], None if sites is None else sites[slide])
+    picture = table.columns.get(PICTURE, table.slide)
+    site = table.columns.get("site", np.full(len(table), "", object))
+    own = dict(zip(table.slide.tolist(), site.tolist(), strict=True))
+    return picture, np.array([own.get(p, s) for p, s in zip(picture, site, strict=True)], object)
+
+
+def _group(searcher: Searcher, leave_out: LeaveOut, value: str) -> dict[str, list[str]]:
+    """What a filter leaves out for a patient, a slide or a site."""
+    if leave_out == "patient":
+        return {"patient": [value]}
+    picture, site = _units(searcher)
+    own = (site if leave_out == "site" else picture) == value
+    return {"slide": searcher.slides.slide[own].tolist()}
 
 
 def _starts(version: Version) -> np.ndarray:

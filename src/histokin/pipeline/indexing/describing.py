@@ -3,6 +3,7 @@
 from typing import Any
 
 from histokin.errors import SearchError
+from histokin.pipeline.indexing.archive import PICTURE, SOURCE
 from histokin.pipeline.indexing.build import is_index
 from histokin.pipeline.indexing.check import Checked
 from histokin.pipeline.searching.archive import Place, lags
@@ -32,7 +33,7 @@ def describe_index(place: Place, *, verify: bool = False) -> dict[str, Any]:
         "mosaic tiles": version.n_mosaic,
         "slides": len(version.slides),
         "patients": len(set(version.slides.patient.tolist())),
-        "columns": ", ".join(version.slides.columns),
+        "columns": ", ".join(name for name in version.slides.columns if name not in (SOURCE, PICTURE)),
         "dimensions": manifest.made.dim,
         "bytes": sum(facts.n_bytes for facts in manifest.files().values()),
         "segments": len(manifest.segments),

@@ -1,7 +1,7 @@
 """Search: a question put to an archive, its answers with evidence, and everything that shows them.
 
-`search` is what the command calls: it resolves a question to tiles, asks the index (or the store), and fills the
-document from which page, GeoJSON, JSON and terminal text are made.
+`search_archive` is what the command calls: it resolves a question to tiles, asks the index (or the store), and fills
+the document from which page, GeoJSON, JSON and terminal text are made.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ __all__ = [
     "Wish",
     "find_place",
     "open_archive",
-    "search",
+    "search_archive",
 ]
 
 
@@ -67,12 +67,12 @@ class SearchResult:
         """Why the answer of a rank is where it is, in sentences.
 
         Raises:
-            ValueError: there is no such rank.
+            SearchError: there is no such rank.
         """
         return explain(self.document, rank)
 
 
-def search(
+def search_archive(
     place: Place | Path | str,
     question: Question,
     wish: Wish | None = None,

@@ -1,5 +1,6 @@
 """From tiles that ask to answers: which search is made, and what its hits and their evidence are."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -11,10 +12,10 @@ from histokin.pipeline.indexing.archive import PICTURE
 from histokin.pipeline.searching.archive import Archive
 from histokin.pipeline.searching.questions import Asked, tile_side
 from histokin.search.refine import rocchio
-from histokin.search.region import find_windows
+from histokin.search.region import find_windows, tile_weights
 from histokin.search.slide_search import QueryBag, search_slides
 from histokin.search.strategies import STRATEGIES, AnyStrategy, Fish, RetCCL
-from histokin.search.tables import EVERYTHING, Where
+from histokin.search.tables import EVERYTHING, TILE_LABEL, TileHits, Where
 
 Level = Literal["tile", "region", "slide"]
 LeaveOut = Literal["patient", "slide", "self"]
@@ -103,6 +104,7 @@ class Answered:
         where: what could answer.
         found: best first.
         notes: what a reader must know of the search.
+        n_own: tiles that `where` allows and that were left out nevertheless: the query itself.
     """
 
     level: Level
@@ -110,6 +112,7 @@ class Answered:
     where: Where
     found: tuple[Found, ...]
     notes: tuple[str, ...] = ()
+    n_own: int = 0
 
 
 def answer(asked: Asked, archive: Archive, wish: Wish) -> Answered:
@@ -119,7 +122,7 @@ def answer(asked: Asked, archive: Archive, wish: Wish) -> Answered:
         SearchError: an unknown column, strategy or tile; marks that cancel the query; tiles without places for regions.
     """
     level = wish.level or ("region" if asked.kind == "picture" else asked.kind)
-    where = allowed(asked, archive, wish)
+    where = allowed(asked, archive, wish, level)
     bag = _refined(asked.bag, archive, wish)
     if level == "tile":
         return _tiles(asked, bag, archive, wish, where)
@@ -128,19 +131,47 @@ def answer(asked: Asked, archive: Archive, wish: Wish) -> Answered:
     return _slides(bag, archive, wish, where)
 
 
-def allowed(asked: Asked, archive: Archive, wish: Wish) -> Where:
+def allowed(asked: Asked, archive: Archive, wish: Wish, level: Level) -> Where:
     """Who may answer: what the wish keeps, without the query's own patient or slide."""
-    drop = {column: set(values) for column, values in wish.drop}
-    slides = archive.searcher.slides
+    keep, drop = _by_column(wish.keep), _by_column(wish.drop)
+    slides, own = archive.searcher.slides, asked.question.slide
     if wish.leave_out == "patient" and asked.patient:
         drop.setdefault("patient", set()).add(asked.patient)
-    if wish.leave_out == "slide" and asked.question.slide:
-        column, value = (PICTURE, asked.picture) if PICTURE in slides.columns else ("slide", asked.question.slide)
+    if wish.leave_out == "slide" and own:
+        column, value = (PICTURE, asked.picture) if PICTURE in slides.columns else ("slide", own)
         drop.setdefault(column, set()).add(value)
-    keep = {column: list(values) for column, values in wish.keep}
-    where = Where.of(keep=keep, leave_out={column: sorted(values) for column, values in drop.items()})
+    if wish.leave_out == "self" and own and "slide" in (asked.kind, level):
+        drop.setdefault("slide", set()).add(own)  # the slide is the query, or holds it
+    where = Where.of(keep=keep, leave_out=drop)
     slides.allowed(where)  # an unknown column is refused before anything is searched
+    if wish.label is not None and wish.label != TILE_LABEL:
+        slides.column(wish.label)
     return where
+
+
+def _by_column(filters: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, set[str]]:
+    """Values by column; a column that is named twice has the values of both."""
+    found: dict[str, set[str]] = {}
+    for column, values in filters:
+        found.setdefault(column, set()).update(values)
+    return found
+
+
+def _own_tiles(asked: Asked, archive: Archive, wish: Wish) -> NDArray[np.int64]:
+    """Numbers of the query slide's tiles that are the query itself, where that alone is left out."""
+    if wish.leave_out != "self" or not asked.question.slide or asked.kind == "slide":
+        return np.zeros(0, np.int64)
+    if asked.kind == "tile" or asked.box is None or asked.side is None:
+        return asked.bag.tile
+    tiles = archive.searcher.bag(archive.searcher.slides.number(asked.question.slide))
+    return tiles.tile[tile_weights(tiles.coords, asked.side, asked.box) > 0]
+
+
+def _without_own(hits: TileHits, slide: int, own: NDArray[np.int64]) -> TileHits:
+    """Hits with the query's own tiles struck out."""
+    is_own = (hits.slide == slide) & np.isin(hits.tile, own)
+    score = np.where(is_own, np.nan, hits.score)
+    return replace(hits, score=score, slide=np.where(is_own, -1, hits.slide), tile=np.where(is_own, -1, hits.tile))
 
 
 def _refined(bag: QueryBag, archive: Archive, wish: Wish) -> QueryBag:
@@ -170,19 +201,20 @@ def _tiles(asked: Asked, bag: QueryBag, archive: Archive, wish: Wish, where: Whe
         unit = bag.vectors / np.linalg.norm(bag.vectors, axis=1, keepdims=True)
         query = (bag.weights @ unit)[None]
         notes = (f"Tiles were asked for by the weighted mean of {len(bag)} query tiles.",)
-    is_inside = wish.leave_out == "self" and asked.kind == "tile" and bool(asked.question.slide)
-    hits = searcher.search(query, wish.k + int(is_inside), where=where, exact=wish.exact)
-    own = (searcher.slides.number(asked.question.slide), int(bag.tile[0])) if is_inside else None
+    own = _own_tiles(asked, archive, wish)
+    hits = searcher.search(query, wish.k + len(own), where=where, exact=wish.exact)
+    if len(own):
+        hits = _without_own(hits, searcher.slides.number(asked.question.slide), own)
     found = []
     for slot in range(hits.slide.shape[1]):
         slide, tile = int(hits.slide[0, slot]), int(hits.tile[0, slot])
-        if slide < 0 or (slide, tile) == own:
+        if slide < 0:
             continue
         side = tile_side(archive.source.tiling, str(searcher.slides.slide[slide]))
         x, y = int(hits.x[0, slot]), int(hits.y[0, slot])
         box = (float(x), float(y), side[0], side[1]) if side and x >= 0 else None
         found.append(Found(slide, float(hits.score[0, slot]), tile, str(hits.label[0, slot] or ""), box))
-    return Answered("tile", "", where, tuple(found[: wish.k]), notes)
+    return Answered("tile", "", where, tuple(found[: wish.k]), notes, len(own))
 
 
 def _regions(asked: Asked, bag: QueryBag, archive: Archive, wish: Wish, where: Where) -> Answered:
@@ -195,7 +227,10 @@ def _regions(asked: Asked, bag: QueryBag, archive: Archive, wish: Wish, where: W
         raise SearchError(
             "regions need the size of tiles and their places", "search", "Ask for tiles (--level tile) or slides."
         )
-    hits = searcher.search(bag.vectors, _TILE_HITS, where=where, exact=wish.exact)
+    own = _own_tiles(asked, archive, wish)
+    hits = searcher.search(bag.vectors, _TILE_HITS + len(own), where=where, exact=wish.exact)
+    if len(own):
+        hits = _without_own(hits, slides.number(asked.question.slide), own)
     # A query without a box of its own (a whole slide) asks for places of one tile.
     tiles_wide = (asked.box.w / asked.side[0], asked.box.h / asked.side[1]) if asked.box else (1.0, 1.0)
     windows = find_windows(hits, slides, weights=bag.weights, size=side * np.array(tiles_wide), side=side, n=wish.k)
@@ -224,7 +259,7 @@ def _regions(asked: Asked, bag: QueryBag, archive: Archive, wish: Wish, where: W
             f"Of query tiles without a hit in a place the last of their {_TILE_HITS} hits counts: its score is then an "
             "upper bound."
         )
-    return Answered("region", "", where, tuple(found), tuple(notes))
+    return Answered("region", "", where, tuple(found), tuple(notes), len(own))
 
 
 def _slides(bag: QueryBag, archive: Archive, wish: Wish, where: Where) -> Answered:

@@ -27,12 +27,12 @@ from histokin.report.search.document import (
     Searched,
 )
 from histokin.search.region import Box
-from histokin.search.tables import TILE_LABEL, Where
+from histokin.search.tables import EVERYTHING, TILE_LABEL, Where, allowed_labels
 
 PAIRS = 4
 """Pairs pictured an answer; the others count in the heat on the query."""
-"""Longer side of a slide's picture, on which places are marked."""
 SLIDE_PX = 480
+"""Longer side of a slide's picture, on which places are marked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,7 @@ class _Writer:
                     image=self._image(slide, one, box),
                     context=self._at(slide, context_of(box), IMAGE_PX) if box else None,
                     evidence=[pair for pair in evidence if pair is not None],
+                    tile=one.tile if one.tile >= 0 else None,
                 )
             )
         return found
@@ -153,8 +154,11 @@ class _Writer:
         return list(dict.fromkeys([*first, *tiles, *sorted(others, key=lambda name: (name == "site", name))]))
 
     def _labels(self, one: Found) -> dict[str, str]:
-        known = {name: str(column[one.slide]) for name, column in self.table.columns.items()}
-        known |= {TILE_LABEL: one.label}
+        return self._labels_of(one.slide) | ({TILE_LABEL: one.label} if one.label else {})
+
+    def _labels_of(self, number: int) -> dict[str, str]:
+        """What is known of a slide."""
+        known = {name: str(column[number]) for name, column in self.table.columns.items()}
         return {name: text for name, text in known.items() if text and name not in (SOURCE, PICTURE)}
 
     # ---- what was asked
@@ -179,10 +183,10 @@ class _Writer:
             n_tiles=asked.n_tiles,
             n_asked=len(asked.bag),
             slide=slide,
-            patient=asked.patient.removeprefix(UNNAMED),
+            patient=_named(asked.patient),
             box=asked.box,
             mpp=asked.question.mpp or (record.mpp if record else None),
-            labels={k: v for k, v in record.labels.items() if v} if record else {},
+            labels=self._labels_of(self.table.number(slide)) if slide else {},
             image=image,
             context=context,
         )
@@ -195,10 +199,10 @@ class _Writer:
         allowed = table.allowed(where)
         made, version = self.archive.searcher.made, self.archive.version
         sites = table.columns.get("site")
-        patients = {str(p) for p in table.patient[allowed] if not str(p).startswith(UNNAMED)}
+        patients = {_named(str(p)) for p in table.patient[allowed]} - {""}
         is_exact = self.wish.exact or version is None or version.manifest.nprobe["tiles"] >= len(version.list_sizes())
         return Searched(
-            n_tiles=self._n_tiles(allowed),
+            n_tiles=self._n_tiles(where) - self.answered.n_own,
             n_slides=int(allowed.sum()),
             n_patients=len(patients),
             n_sites=len({s for s in sites[allowed] if s}) if sites is not None else 0,
@@ -218,18 +222,27 @@ class _Writer:
     def _left_out(self, where: Where) -> list[LeftOut]:
         found = []
         for name, values in where.leave_out:
-            out = ~self.table.allowed(Where.of(leave_out={name: values}))
+            only_this = Where.of(leave_out={name: values})
+            out = ~self.table.allowed(only_this)
             own = {"patient": self.asked.patient, PICTURE: self.asked.picture, "slide": self.asked.question.slide}
-            word = "slide" if name == PICTURE else name
+            is_slide = name == PICTURE or (name == "patient" and not any(map(_named, values)))
+            word = "slide" if is_slide else name
             shown = ", ".join(value.removeprefix(UNNAMED) for value in values)
             whose = ", whose the query is" if own.get(name) in values else ""
-            found.append(LeftOut(f"{word} {shown}{whose}", int(out.sum()), self._n_tiles(out)))
+            n_tiles = len(self.archive.searcher) - self._n_tiles(only_this)
+            found.append(LeftOut(f"{word} {shown}{whose}", int(out.sum()), n_tiles))
+        if self.answered.n_own:
+            found.append(LeftOut("the query itself", 0, self.answered.n_own))
         return found
 
-    def _n_tiles(self, slides: np.ndarray) -> int:
-        headers = self.archive.source.headers
-        names = self.table.slide[slides].tolist()
-        return sum(headers[name][1].shape[0] for name in names if name in headers)
+    def _n_tiles(self, where: Where) -> int:
+        """Tiles that a filter allows."""
+        if self.archive.version is not None:
+            return int(self.archive.version.list_sizes(where).sum())
+        numbers, headers = np.flatnonzero(self.table.allowed(where)), self.archive.source.headers
+        if where.of_tiles() == EVERYTHING:
+            return sum(headers[name][1].shape[0] for name in self.table.slide[numbers].tolist())
+        return sum(int(allowed_labels(self.archive.searcher.bag(n).label, where).sum()) for n in numbers.tolist())
 
     # ---- whether it can be believed
 
@@ -260,17 +273,20 @@ class _Writer:
         """What makes the answers doubtful."""
         said = []
         if self.wish.leave_out != "patient" and self.asked.patient:
-            said.append(f"Only the query's {self.wish.leave_out} was left out: answers may be of the same patient.")
+            own = "Only the query's slide" if self.wish.leave_out == "slide" else "Only the query itself"
+            out = own if self.asked.question.slide else "Nothing"
+            said.append(f"{out} was left out: answers may be of the same patient.")
         if not self.asked.patient and not self.asked.question.slide:
             said.append("Whose the query is was not said: where its patient is in the archive, it answers itself.")
         if self.archive.version is not None and checked.is_missing:
             said.append("This index was never checked: run `histokin index check`.")
         elif checked.is_stale(self.table.patient):
             said.append("More than a tenth of the patients changed since the index was checked: check it again.")
-        record = self._record(self.asked.question.slide)
+        slide = self.asked.question.slide
         calibration = checked.no_match(self._calibrated_as())
-        if calibration is not None and record is not None:
-            said += [f"{text[0].upper()}{text[1:]}." for text in calibration.strangers({"site": record.site})]
+        if calibration is not None and slide:
+            known = self._labels_of(self.table.number(slide))
+            said += [f"{text[0].upper()}{text[1:]}." for text in calibration.strangers(known)]
         return said
 
     # ---- pictures
@@ -286,7 +302,7 @@ class _Writer:
                 slide=name,
                 patient=self._patient(number),
                 state=record.state if record else "ok",
-                labels=record.labels if record else {},
+                labels=self._labels_of(number),
                 mpp=record.mpp if record else None,
                 width=record.width if record else 0,
                 height=record.height if record else 0,
@@ -381,8 +397,12 @@ class _Writer:
         return str(self.table.slide[one.slide])
 
     def _patient(self, number: int) -> str:
-        patient = str(self.table.patient[number])
-        return "" if patient.startswith(UNNAMED) else patient
+        return _named(str(self.table.patient[number]))
 
     def _record(self, slide: str):  # noqa: ANN202
         return self.place.tiling.cohort.by_slide.get(slide) if self.place.tiling and slide else None
+
+
+def _named(patient: str) -> str:
+    """A patient's name, "" where a slide stands for one that is not known."""
+    return "" if patient.startswith(UNNAMED) else patient

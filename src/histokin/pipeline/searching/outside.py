@@ -75,7 +75,7 @@ def cut_picture(slide: Slide, spec: TileSpec) -> Cut:
         raise SearchError(
             f"the picture holds {n[0] * n[1]} tiles of {spec.tile_um:g} um, a query at most {MAX_PICTURE_TILES}",
             "search",
-            "Ask with it as a slide (--slide FILE), or cut the region that is meant.",
+            "Ask with it as a slide (--outside FILE), or cut the region that is meant.",
         )
     start = [(length - count * one) / 2 for length, count, one in zip(size, n, side, strict=True)]
     places = np.array([(start[0] + i * side[0], start[1] + j * side[1]) for j in range(n[1]) for i in range(n[0])])

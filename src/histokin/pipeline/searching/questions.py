@@ -18,7 +18,8 @@ from histokin.pipeline.searching.outside import Cut, cut_picture, cut_places, em
 from histokin.progress import Reporter, silent
 from histokin.search.region import Box, condense, plan_region
 from histokin.search.slide_search import QueryBag
-from histokin.search.tables import SlideTiles
+from histokin.search.stored import StoredSlide
+from histokin.search.tables import SlideEntry, SlideTiles
 from histokin.slides import open_slide
 from histokin.tiles import Tiling
 from histokin.tiles.grid import CoverageMap
@@ -260,8 +261,10 @@ def _slide_outside(question: Question, path: Path, place: Place, report: Reporte
     embedder = embedder_of(work, tiling, place.source.store, weights=question.weights, device=question.device)
     store, own = embed_slide_outside(work, tiling.spec, embedder, path, mpp=question.mpp, report=report)
     found = next(iter(store.slides()))
-    labels = np.full(len(found.tile_id), "", dtype=object)
-    tiles = SlideTiles(np.asarray(found.features, np.float32), found.tile_id, found.coords, labels)
+    # As the archive would keep it, so that it asks as it would from within.
+    entry = SlideEntry(path.name, question.patient, found.features, found.tile_id, found.coords)
+    kept = StoredSlide.of(entry, place.source.made)
+    tiles = SlideTiles(kept.vectors.astype(np.float32), kept.tile, kept.coords, kept.label)
     return Asked(
         question,
         kind="slide",

@@ -6,12 +6,12 @@ import io
 from histokin.report import wording
 from histokin.report.search.document import SearchDocument
 
-_COLUMNS = ("rank", "score", "percentile", "p", "patient", "slide", "x", "y", "w", "h")
+_COLUMNS = ("rank", "score", "percentile", "p", "patient", "slide", "tile", "x", "y", "w", "h")
 _FORMULA = ("=", "+", "-", "@", "\t")  # what a spreadsheet would run
 
 
 def answers_csv(document: SearchDocument) -> str:
-    """A line an answer and a column a label; x, y, w, h are level-0 pixels, empty for whole slides.
+    """A line an answer and a column a label; tile, x, y, w, h (level-0 pixels) are empty for whole slides.
 
     Texts that a spreadsheet would take for a formula get an apostrophe before them.
     """
@@ -24,7 +24,8 @@ def answers_csv(document: SearchDocument) -> str:
         places = (box.x, box.y, box.w, box.h) if box else ("", "", "", "")
         figures = (answer.rank, *map(_number, (answer.score, answer.percentile, answer.p)))
         texts = [_text(text) for text in (answer.patient, answer.slide)]
-        writer.writerow([*figures, *texts, *places, *(_text(answer.labels.get(column, "")) for column in labels)])
+        tile = "" if answer.tile is None else answer.tile
+        writer.writerow([*figures, *texts, tile, *places, *(_text(answer.labels.get(column, "")) for column in labels)])
     return wording.clean(out.getvalue())
 
 

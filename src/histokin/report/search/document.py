@@ -81,7 +81,7 @@ class Searched:
     Attributes:
         n_tiles, n_slides, n_patients, n_sites: that could answer, after all filters; 0 patients or sites: unknown.
         encoder, fingerprint: whose vectors were compared.
-        mpp, tile_px: of its tiles.
+        mpp, tile_px: of its tiles; 0 where unknown.
         how: every vector compared, or the nearest lists of an index.
         strategy: how one score comes of many tiles, such as maxsim; "" where a tile met a tile.
         nprobe: lists probed a query; None for exact.
@@ -130,12 +130,13 @@ class Answer:
         score: larger is more alike.
         slide: its id; patient "" where unknown.
         labels: by column; "" or absent where unknown.
-        box: its place; None for a whole slide.
+        box: its place; None for a whole slide, and where the size of tiles is not known.
         percentile: share, in percent, of random pairs across patients that score lower; None where not measured.
         p: of the novelty test for this score; None where it cannot be calibrated.
         image: shows the box at the query's scale; a whole slide is shown by its thumbnail.
         context: as of the query.
         evidence: which tiles met, best first; those without pictures still count in the heat on the query.
+        tile: its number on the slide, by which it is pinned or rejected; None where no single tile answers.
     """
 
     rank: int
@@ -149,6 +150,7 @@ class Answer:
     image: bytes | None = None
     context: Cutout | None = None
     evidence: list[Pair] = field(default_factory=list)
+    tile: int | None = None
 
     @property
     def witness(self) -> str:

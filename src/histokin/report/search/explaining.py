@@ -1,5 +1,7 @@
 """Why one answer is where it is, in sentences."""
 
+from histokin.errors import SearchError
+from histokin.report import wording
 from histokin.report.search import words
 from histokin.report.search.document import Answer, SearchDocument
 
@@ -14,15 +16,17 @@ def explain(document: SearchDocument, rank: int) -> str:
         rank: of the answer, from 1.
 
     Raises:
-        ValueError: there is no answer of this rank.
+        SearchError: there is no answer of this rank.
     """
     answer = next((found for found in document.answers if found.rank == rank), None)
     if answer is None:
-        raise ValueError(f"there are {len(document.answers)} answers, none has rank {rank}")
+        there_are = wording.counted(len(document.answers), "answer")
+        raise SearchError(f"no answer has rank {rank}", "explaining", f"The search has {there_are}, ranked from 1.")
     searched = document.searched
     how = f", by {searched.strategy}" if searched.strategy else ""
+    named = _named(answer, document.label_of(answer))
     lines = [
-        f"Rank {rank} of {len(document.answers)}: {_named(answer)}, score {words.score(answer.score)}{how}.",
+        f"Rank {rank} of {len(document.answers)}: {named}, score {words.score(answer.score)}{how}.",
         words.summary(document),
     ]
     if answer.percentile is not None:
@@ -32,20 +36,21 @@ def explain(document: SearchDocument, rank: int) -> str:
     if answer.evidence:
         shown = sorted(answer.evidence, key=lambda pair: -pair.share)[:_PAIRS]
         covered = sum(pair.share for pair in shown)
-        lines.append(f"{len(shown)} of {len(answer.evidence)} pairs of tiles carry {covered:.0%} of the score:")
+        pairs = f"{len(shown)} of {wording.counted(len(answer.evidence), 'pair')} of tiles"
+        lines.append(f"{pairs} {'carries' if len(shown) == 1 else 'carry'} {covered:.0%} of the score:")
         lines += [
             f"  query ({pair.query.box.x:.0f}, {pair.query.box.y:.0f}) met ({pair.answer.box.x:.0f}, "
             f"{pair.answer.box.y:.0f}): {words.score(pair.score)}, share {pair.share:.0%}"
             for pair in shown
         ]
-    out = [f"{left.what} ({left.n_slides} slides)" for left in searched.left_out]
+    out = [f"{left.what} ({wording.counted(left.n_slides, 'slide')})" for left in searched.left_out]
     if out:
         lines.append(f"Could not answer: {'; '.join(out)}.")
     return "\n".join(lines)
 
 
-def _named(answer: Answer) -> str:
+def _named(answer: Answer, label: str) -> str:
     who = f" of patient {answer.patient}" if answer.patient else ""
-    where = f" at ({answer.box.x:.0f}, {answer.box.y:.0f})" if answer.box else ""
-    label = next(iter(answer.labels.values()), "")
+    where = f", tile {answer.tile}" if answer.tile is not None else ""
+    where += f" at ({answer.box.x:.0f}, {answer.box.y:.0f})" if answer.box else ""
     return f"slide {answer.slide}{where}{who}" + (f", {label}" if label else "")

@@ -27,7 +27,7 @@ def search_text(document: SearchDocument) -> str:
 
 def _table(document: SearchDocument) -> list[str]:
     """Numbers to the right, texts to the left; columns without anything are left out."""
-    heads = ("#", "score", "% lower", "p", document.label_column, "patient", "slide", "x y")
+    heads = ("#", "score", "% lower", "p", document.label_column, "patient", "slide", "tile", "x y")
     rows = [_row(document, answer) for answer in document.answers]
     kept = [at for at in range(len(heads)) if any(row[at] for row in rows)]
     table = [[cut(row[at], _WIDEST) for at in kept] for row in (heads, *rows)]
@@ -45,6 +45,7 @@ def _row(document: SearchDocument, answer: Answer) -> tuple[str, ...]:
         document.label_of(answer),
         answer.patient,
         answer.slide,
+        "" if answer.tile is None else str(answer.tile),
         f"{box.x:.0f} {box.y:.0f}" if box else "",
     )
 

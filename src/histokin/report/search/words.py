@@ -82,8 +82,10 @@ def searched_facts(searched: Searched) -> list[tuple[str, str]]:
         how = "index" + (f", {wording.counted(searched.nprobe, 'list')} probed" if searched.nprobe else "")
         known = searched.recall is not None
         how += f"; finds {wording.percent(searched.recall)} of what an exact search does" if known else ""
-    tiles = f"{searched.tile_px} px at {wording.pixel_size(searched.mpp)}"
-    rows = [("encoder", searched.encoder), ("tiles", f"{tiles}: {length(searched.tile_px * searched.mpp)} wide")]
+    tiles = f"{searched.tile_px} px" if searched.tile_px else "of a size that is not known"
+    if searched.tile_px and searched.mpp:
+        tiles += f" at {wording.pixel_size(searched.mpp)}: {length(searched.tile_px * searched.mpp)} wide"
+    rows = [("encoder", searched.encoder), ("tiles", tiles)]
     rows += [("search", how)]
     rows += [("score of many tiles", searched.strategy)] if searched.strategy else []
     rows += [(f"only {column}", wording.joined(list(values))) for column, values in searched.keep.items()]
@@ -132,7 +134,9 @@ def answer_name(answer: Answer, label: str) -> str:
 def unknown(document: SearchDocument) -> list[str]:
     """What no search can know, said with this one's own numbers."""
     searched, answers = document.searched, document.answers
-    tiles = f"tiles {length(searched.tile_px * searched.mpp)} wide at {wording.pixel_size(searched.mpp)}"
+    tiles = "its tiles"
+    if searched.tile_px and searched.mpp:
+        tiles = f"tiles {length(searched.tile_px * searched.mpp)} wide at {wording.pixel_size(searched.mpp)}"
     slides = wording.counted(searched.n_slides, "slide")
     n_answers = wording.counted(len(answers), "answer")
     beyond = "in a larger field, at a higher magnification, in other stains or in the history"
