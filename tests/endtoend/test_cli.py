@@ -107,6 +107,20 @@ def test_a_search_for_a_tile_agrees_with_a_plain_product(finished) -> None:
     assert best["score"] == pytest.approx(scores.max(), abs=1e-3)  # vectors are compared as float16
 
 
+def test_a_slide_from_outside_is_embedded_by_the_run_and_asks_as_from_within(finished, tmp_path: Path) -> None:
+    shutil.copytree(finished.work, tmp_path / "work")
+    shutil.copy(finished.table.parent / "slides/P04_a.tiff", tmp_path / "new.tiff")
+    asked = (("--outside", "new.tiff", "--patient", "P04"), ("--slide", "P04_a"))
+    outside, within = (histokin("search", "work", *how, "-k", 3, "--json", cwd=tmp_path) for how in asked)
+    assert outside.returncode == 0, outside.stderr
+    mine, theirs = (
+        [(a["slide"], a["score"], a["evidence"]) for a in json.loads(done.stdout)["answers"]]
+        for done in (outside, within)
+    )
+    assert mine == theirs
+    assert len(mine) == 3
+
+
 def test_an_encoder_for_other_tiles_is_refused_with_both_sides(finished, tmp_path: Path) -> None:
     done = histokin("tile", finished.table, "--out", "work", "--tile-px", 96, cwd=tmp_path)
     assert done.returncode == 0

@@ -1,176 +1,173 @@
-"""`histokin index` and `histokin search` through processes of their own: exit codes, what is said, what is left."""
+"""`histokin index` and `histokin search` as they are typed: exit codes, what is said, what is left."""
 
 import csv
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pipeline.painted import PATIENTS, Painted
 from program import histokin, leftovers, modules_after, tree
 
-SLIDES = {f"P0{n}_a" for n in range(1, 7)}
+from histokin.cli import run
+
+Typed = Callable[..., tuple[int, str, str]]
+KIN = {"a1", "a2", "a9", "z1"}
 
 
 @pytest.fixture(scope="module")
-def cwd(finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the finished workspace with an index that was checked."""
-    folder = tmp_path_factory.mktemp("searched")
-    shutil.copytree(finished.work, folder / "work")
+def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a workspace `work` that has an index; what its two commands said lies beside it."""
+    folder = tmp_path_factory.mktemp("searched") / "archive"
+    Painted.make(folder)
     for arguments in (("index", "build", "work"), ("index", "check", "work", "--strategies", "maxsim,mean")):
-        done = histokin(*arguments, cwd=folder)
+        done = histokin(*arguments, "--encoder", "texture", cwd=folder)
         assert done.returncode == 0, done.stderr
         (folder / f"{arguments[1]}.txt").write_text(done.stdout)
     return folder
 
 
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """The program in this process: (exit code, stdout, stderr)."""
+
+    def type_it(folder: Path, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["histokin", *map(str, arguments), "--encoder", "texture"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run()
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return int(str(ended.value.code)), shown.out, shown.err
+
+    return type_it
+
+
 def test_building_and_checking_say_what_was_done_and_what_is_next(cwd: Path) -> None:
     built, checked = (cwd / "build.txt").read_text(), (cwd / "check.txt").read_text()
-    assert "tiles of 6 slides; 6 added\nNext: histokin index check work" in built
-    assert "slides, leaving out the query's patient: 6 queries of 6 patients" in checked
-    for row in ("maxsim", "mean", "mean, colour", "mean, random", "chance"):
-        words = row.replace(",", "").split()
-        assert any(all(word in line for word in words) for line in checked.splitlines()), row
+    assert "504 tiles of 9 slides; 9 added\nNext: histokin index check work" in built
+    assert "slides, leaving out the query's patient: 9 queries of 6 patients" in checked
+    assert all(f"\n    {row:<10}" in checked for row in ("maxsim", "mean", "chance"))
     assert "cannot be calibrated (6 patients, alpha 0.05)" in checked
-    (folder,) = (cwd / "work/index").iterdir()
-    assert json.loads((folder / "check.json").read_text())["size"]["slides"] == 6
+    assert json.loads((cwd / "work/index/texture/check.json").read_text())["size"]["slides"] == 9
     assert leftovers(cwd) == []
 
 
-def test_building_again_changes_nothing(cwd: Path) -> None:
+def test_building_again_changes_nothing(cwd: Path, typed: Typed) -> None:
     before = tree(cwd / "work")
-    again = histokin("index", "build", "work", "--json", cwd=cwd)
-    assert again.returncode == 0
-    told = json.loads(again.stdout)
-    assert (told["added"], told["replaced"], told["removed"], told["n_slides"]) == ([], [], [], 6)
+    code, said, _ = typed(cwd, "index", "build", "work", "--json")
+    told = json.loads(said)
+    assert (code, told["added"], told["replaced"], told["removed"], told["n_slides"]) == (0, [], [], [], 9)
     assert tree(cwd / "work") == before
 
 
-def test_info_verifies_and_an_index_with_a_flipped_bit_ends_with_1(cwd: Path, tmp_path: Path) -> None:
+def test_info_verifies_and_an_index_with_a_flipped_bit_ends_with_1(cwd: Path, tmp_path: Path, typed: Typed) -> None:
     shutil.copytree(cwd / "work", tmp_path / "work")
-    said = histokin("index", "info", "work", "--verify", "--json", cwd=tmp_path)
-    facts = json.loads(said.stdout)
-    assert (facts["slides"], facts["recall"], facts["files"], facts["up to date"]) == (
-        6,
-        1.0,
-        "as they were written",
-        "yes",
-    )
-    path = next((tmp_path / "work/index").glob("*/seg-*/tiles.faiss"))
+    facts = json.loads(typed(tmp_path, "index", "info", "work", "--verify", "--json")[1])
+    assert (facts["slides"], facts["patients"], facts["columns"]) == (9, 6, "diagnosis, organ, site")
+    assert (facts["recall"], facts["files"], facts["up to date"]) == (1.0, "as they were written", "yes")
+    (path,) = (tmp_path / "work/index").glob("*/seg-*/tiles.faiss")
     broken = bytearray(path.read_bytes())
     broken[-100] ^= 1
     path.write_bytes(bytes(broken))
-    done = histokin("index", "info", "work", "--verify", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "tiles.faiss" in done.stderr
-    assert "[search-index-damaged]" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, said, error = typed(tmp_path, "index", "info", "work", "--verify")
+    assert (code, said) == (1, "")
+    assert "tiles.faiss" in error
+    assert "[search-index-damaged]" in error
 
 
 def test_a_search_writes_page_table_and_outlines_and_says_where(cwd: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = histokin(
-        "search", "work", "--slide", "P01_a", "--box", "100,100,150,120", "-k", 4, "--out", out, "--explain", 1, cwd=cwd
-    )
+        "search", "work", "--slide", "a1", "--box", "30,40,100,96", "-k", 4, "--out", out, "--explain", 1,
+        "--encoder", "texture", cwd=cwd,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Region asked: 150 x 120 um of P01_a" in done.stdout
-    assert "left out: patient P01, whose the query is (1 slide" in done.stdout
-    assert "Rank 1 of 4: slide P0" in done.stdout
+    assert "Region asked: 100 x 96 um of a1" in done.stdout
+    assert "left out: patient pa, whose the query is (4 slides, 224 tiles)" in done.stdout
+    assert "Rank 1 of 4: slide b1 at (" in done.stdout
     assert done.stdout.rstrip().endswith(f"Page: {out / 'index.html'}")
     document = json.loads((out / "search.json").read_text())
-    assert (document["format"], document["query"]["box_um"]) == ("search", [150, 120])
-    assert "--box 100,100,150,120" in document["command"]
+    assert (document["format"], document["query"]["box_um"]) == ("search", [100, 96])
+    assert "histokin search work --slide a1 --box 30,40,100,96" in document["command"]
     with (out / "answers.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["slide"] for row in rows] == [a["slide"] for a in document["answers"]]
     drawn = {path.stem for path in (out / "qupath").glob("*.geojson")}
-    assert drawn == {"P01_a", *(a["slide"] for a in document["answers"])}
+    assert drawn == {"a1", *(a["slide"] for a in document["answers"])}
     assert "data:image/jpeg" in (out / "index.html").read_text()
     assert leftovers(out) == []
 
 
-def test_json_is_the_document_with_page_and_explanation(cwd: Path) -> None:
-    done = histokin(
-        "search", "work", "--slide", "P02_a", "--where", "site=scanner_a", "--where", "diagnosis=carcinoma,benign",
-        "--without", "slide=P03_a", "--leave-out", "slide", "--strategy", "mean", "--explain", 1, "--json", cwd=cwd,
+def test_json_is_the_document_with_page_and_explanation(cwd: Path, typed: Typed) -> None:
+    code, said, _ = typed(
+        cwd, "search", "work", "--slide", "c1", "--where", "site=south", "--where", "slide=z1,e1", "--where",
+        "slide=f1", "--without", "slide=e1", "--without", "slide=f1", "--leave-out", "slide", "--strategy", "mean",
+        "--explain", 1, "--json",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert [a["slide"] for a in found["answers"]] == ["P01_a"]
-    assert found["searched"]["keep"] == {"diagnosis": ["benign", "carcinoma"], "site": ["scanner_a"]}
+    found = json.loads(said)
+    assert code == 0
+    assert [a["slide"] for a in found["answers"]] == ["z1"]
+    assert found["searched"]["keep"] == {"site": ["south"], "slide": ["e1", "f1", "z1"]}
     assert (found["page"], found["searched"]["strategy"], found["level"]) == (None, "mean", "slide")
-    assert found["explained"].startswith("Rank 1 of 1: slide P01_a of patient P01, carcinoma")
+    assert found["explained"].startswith("Rank 1 of 1: slide z1 of patient pa, tumour, score")
     assert found["warnings"][0].startswith("Only the query's slide was left out")
 
 
-def test_a_slide_from_outside_is_embedded_and_a_search_within_loads_no_torch(
-    finished, cwd: Path, tmp_path: Path
-) -> None:
-    outside = tmp_path / "new.tiff"
-    shutil.copy(finished.table.parent / "slides/P04_a.tiff", outside)
-    done = histokin("search", "work", "--outside", outside, "--patient", "P04", "-k", 3, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    within = histokin("search", "work", "--slide", "P04_a", "-k", 3, "--json", cwd=cwd)
-    mine, theirs = (json.loads(text)["answers"] for text in (done.stdout, within.stdout))
-    assert [(a["slide"], a["score"], a["evidence"]) for a in mine] == [
-        (a["slide"], a["score"], a["evidence"]) for a in theirs
-    ]
+def test_a_hit_can_be_pinned_by_what_the_answers_call_it(cwd: Path, typed: Typed) -> None:
+    plain = json.loads(typed(cwd, "search", "work", "--slide", "a1", "--tile", 5, "-k", 200, "--json")[1])["answers"]
+    last = plain[-1]
+    pin = f"{last['slide']}:{last['tile']}"
+    asked = ("search", "work", "--slide", "a1", "--tile", 5, "-k", 200, "--json", "--pin", pin)
+    pinned = json.loads(typed(cwd, *asked)[1])["answers"]
+    rank = {(a["slide"], a["tile"]): a["rank"] for a in pinned}
+    assert rank[last["slide"], last["tile"]] < last["rank"]
+
+
+def test_what_is_kept_and_indexed_is_searched_without_torch(cwd: Path, tmp_path: Path) -> None:
     for arguments in (
-        ("search", "work", "--slide", "P01_a", "--box", "100,100,150,120", "--out", str(tmp_path / "o")),
+        ("search", "work", "--slide", "a1", "--box", "30,40,100,96", "--out", str(tmp_path / "o")),
         ("index", "build", "work"),
-        ("index", "info", "work", "--verify"),
         ("index", "check", "work", "--strategies", "mean"),
     ):
-        assert "torch" not in modules_after(*arguments, cwd=cwd), arguments
+        assert "torch" not in modules_after(*arguments, "--encoder", "texture", cwd=cwd), arguments
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--slide", "P09_a"], 1, "there is no slide 'P09_a' among 6"),
-        (["--slide", "P01_a", "--box", "5000,0,10,10"], 1, "the box lies outside the slide"),
-        (["--slide", "P01_a", "--strategy", "retccl"], 1, "Name their column with --label"),
-        (["--slide", "P01_a", "--explain", "9"], 1, "no answer has rank 9. The search has 5 answers"),
-        (["--slide", "P01_a", "--where", "stain=HE"], 1, "slides have no column 'stain'"),
+        (["--slide", "a0"], 1, "there is no slide 'a0' among 9"),
+        (["--slide", "a1", "--box", "5000,0,10,10"], 1, "the box lies outside the slide"),
+        (["--slide", "a1", "--strategy", "retccl"], 1, "Name their column with --label"),
+        (["--slide", "a1", "--explain", "9"], 1, "no answer has rank 9. The search has 5 answers"),
+        (["--slide", "a1", "--where", "stain=HE"], 1, "slides have no column 'stain'"),
         ([], 1, "ask with a slide of the archive or with a file"),
-        (["--slide", "P01_a", "--exclude", "patient"], 2, "--exclude"),
-        (["--slide", "P01_a", "--box", "1,2,3"], 2, "give 4 numbers"),
-        (["--slide", "P01_a", "--where", "organ"], 2, "such as organ=colon,rectum"),
-        (["--slide", "P01_a", "--pin", "P02_a"], 2, "SLIDE:NUMBER"),
-        (["--slide", "P01_a", "-k", "0"], 2, "-k"),
-        (["--leave-out", "site", "--slide", "P01_a"], 2, "'site' is not one of 'patient', 'slide', 'self'"),
+        (["--slide", "a1", "--exclude", "patient"], 2, "--exclude"),
+        (["--slide", "a1", "--box", "1,2,3"], 2, "give 4 numbers"),
+        (["--slide", "a1", "--where", "organ"], 2, "such as organ=colon,rectum"),
+        (["--slide", "a1", "--pin", "b1"], 2, "SLIDE:NUMBER"),
+        (["--slide", "a1", "-k", "0"], 2, "-k"),
+        (["--leave-out", "site", "--slide", "a1"], 2, "'site' is not one of 'patient', 'slide', 'self'"),
     ],
 )
 def test_what_cannot_be_asked_ends_with_its_code_and_one_sentence(
-    cwd: Path,
-    arguments: list[str],
-    code: int,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    cwd: Path, arguments: list[str], code: int, said: str, typed: Typed
 ) -> None:
-    import sys
-
-    from histokin.cli import run
-
-    monkeypatch.chdir(cwd)
-    monkeypatch.setattr(sys, "argv", ["histokin", "search", "work", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        run()
-    shown = capsys.readouterr()
-    assert ended.value.code == code
-    assert said in " ".join(shown.err.split())
-    assert shown.out == ""
-    assert "Traceback" not in shown.err
+    ended, out, error = typed(cwd, "search", "work", *arguments)
+    assert (ended, out) == (code, "")
+    assert said in " ".join(error.split())
 
 
-def test_what_is_removed_no_longer_answers_until_it_is_built_again(cwd: Path, tmp_path: Path) -> None:
+def test_what_is_removed_no_longer_answers_until_it_is_built_again(cwd: Path, tmp_path: Path, typed: Typed) -> None:
     shutil.copytree(cwd / "work", tmp_path / "work")
-    removed = histokin("index", "remove", "work", "P03_a", cwd=tmp_path)
-    assert removed.stdout.startswith("1 slides removed, version")
-    found = json.loads(histokin("search", "work", "--slide", "P01_a", "--json", cwd=tmp_path).stdout)
-    assert {a["slide"] for a in found["answers"]} == SLIDES - {"P01_a", "P03_a"}
+    assert typed(tmp_path, "index", "remove", "work", "b1")[1].startswith("1 slides removed, version")
+    found = json.loads(typed(tmp_path, "search", "work", "--slide", "a1", "--json")[1])
+    assert {a["slide"] for a in found["answers"]} == PATIENTS.keys() - KIN - {"b1"}
     assert "The index does not know of 1 new slides: run `histokin index build`." in found["notes"]
-    unknown = histokin("index", "remove", "work", "P03_a", cwd=tmp_path)
-    assert unknown.returncode == 1
-    assert "Nothing was deleted" in unknown.stderr
-    assert "1 added" in histokin("index", "build", "work", cwd=tmp_path).stdout
+    code, _, error = typed(tmp_path, "index", "remove", "work", "b1")
+    assert code == 1
+    assert "Nothing was deleted" in error
+    assert "1 added" in typed(tmp_path, "index", "build", "work")[1]

@@ -115,6 +115,7 @@ def test_only_itself_left_out_a_slide_never_answers_for_its_own_tissue(painted_a
     outside = ((places * MPP < 64) | (places * MPP >= 128)).any(axis=1)
     assert sorted(hit[2] for hit in tiles_of(region) if hit[1] == "a1") == tiles[outside].tolist()
     assert region.document.searched.left_out[0].n_tiles == 4
+    assert region.document.searched.n_tiles == 9 * len(tiles) - 4
 
 
 def test_an_index_answers_as_the_store_does_to_the_last_bit(painted_archive: Painted, indexed: Painted) -> None:
