@@ -1,6 +1,7 @@
 """Other tools' embeddings with a table of labels: indexed, checked and searched without a single picture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,30 @@ def test_slides_of_unknown_patients_leave_out_only_themselves(
     assert (found.document.searched.n_patients, found.document.query.patient) == (0, "")
     assert found.document.searched.left_out[0].what == "slide s03a, whose the query is"
     assert found.asked.bag.vectors.shape == (12, D)
+
+
+def test_an_index_of_other_patients_is_refused(slides: dict[str, SlideOfVectors], tmp_path: Path) -> None:
+    place, _ = built(tmp_path, slides)
+    assert open_archive(place).version is not None
+    moved = write_folder(tmp_path, slides | {"s03a": replace(slides["s03a"], patient="p01")})
+    with pytest.raises(SearchError, match=r"slide s03a is of patient p01 now, in the index of p.*index build"):
+        open_archive(moved)
+
+
+def test_an_index_that_is_named_must_be_there(slides: dict[str, SlideOfVectors], tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="no such index"):
+        open_archive(replace(write_folder(tmp_path, slides), is_named=True))
+
+
+def test_what_is_of_files_or_of_slides_alone_is_not_passed_over(place: Place) -> None:
+    with pytest.raises(SearchError, match="patient, mpp and weights are of a file"):
+        Question("s03a", patient="p01")
+    with pytest.raises(SearchError, match="tiles are not ranked by a strategy of slides such as mean"):
+        asked(place, Question("s03a", tile=2), strategy="mean")
+
+
+def test_filters_that_leave_nothing_are_told_and_no_verdict_is_given(place: Place) -> None:
+    found = asked(place, Question("s03a", tile=2), keep=(("site", ("nowhere",)),))
+    assert found.document.answers == []
+    assert found.document.test is None
+    assert "Nothing could answer: look at what the filters leave." in found.document.warnings

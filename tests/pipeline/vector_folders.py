@@ -65,7 +65,8 @@ def write_folder(root: Path, slides: Mapping[str, SlideOfVectors]) -> Place:
         for (x, y), tissue in zip(places(len(slide.vectors)).tolist(), slide.tissue, strict=True):
             rows.append({"slide": name, "x": x, "y": y, "patient": slide.patient, "tissue": (*CLASSES, "")[tissue],
                          "diagnosis": "", "site": "", **slide.columns})  # fmt: skip
-    return find_place(folder, labels=write_csv(root / "labels.csv", rows), index=str(root / "index"))
+    place = find_place(folder, labels=write_csv(root / "labels.csv", rows), index=str(root / "index"))
+    return replace(place, is_named=False)
 
 
 def built(root: Path, slides: Mapping[str, SlideOfVectors]) -> tuple[Place, IndexOutcome]:

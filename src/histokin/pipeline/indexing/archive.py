@@ -80,6 +80,17 @@ class ArchiveSource:
             found[slide] = Known(known.patient, known.columns | {SOURCE: made_from})
         return found
 
+    @cached_property
+    def counts_as(self) -> dict[str, str]:
+        """What a patient named by the user is called in the archive: patients who share a picture count as one."""
+        named: dict[str, str] = {}
+        cohort = {record.slide: record.patient for record in self.tiling.cohort.usable} if self.tiling else {}
+        said = self._said_by_table() if self.labels else {}
+        for slide, known in self.known.items():
+            for patient in (cohort.get(slide, ""), said.get(slide, ("", {}))[0]):
+                named[patient or known.patient] = known.patient
+        return named
+
     @property
     def made(self) -> Made:
         """What the vectors were made by."""

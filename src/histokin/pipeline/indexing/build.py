@@ -9,7 +9,7 @@ from typing import Any
 from histokin.artefacts import plain, write_json
 from histokin.pipeline.indexing.archive import SOURCE, ArchiveSource
 from histokin.progress import Reporter, silent
-from histokin.search.index import Index, add_slides, compact, create_index, delete_slides
+from histokin.search.index import Index, Version, add_slides, compact, create_index, delete_slides
 
 BATCH_TILES = 131_072
 """Tiles that become visible together: a killed build goes on after the last such batch."""
@@ -78,7 +78,7 @@ def build_index(folder: Path, source: ArchiveSource, report: Reporter = silent) 
         create_index(folder, made, source.sample(n_sample), source.n_tiles, planned_mosaics=n_mosaic)
     index = Index(folder)
     index.made.check(made, folder)
-    held = dict(zip(index.slides.slide.tolist(), _sources(index), strict=True))
+    held = dict(zip(index.slides.slide.tolist(), made_from(index), strict=True))
     due = sorted(slide for slide, what in known.items() if held.get(slide) != what.columns[SOURCE])
     gone = sorted(held.keys() - known.keys())
     with report("index", len(due), "slides") as line:
@@ -98,7 +98,8 @@ def build_index(folder: Path, source: ArchiveSource, report: Reporter = silent) 
     return IndexOutcome(folder, len(index.slides), len(index), added, replaced, tuple(gone), note)
 
 
-def _sources(index: Index) -> list[str]:
+def made_from(index: Index | Version) -> list[str]:
+    """Of each slide of an index the digest of what its rows were made from, "" where it has none."""
     columns = index.slides.columns
     return columns[SOURCE].tolist() if SOURCE in columns else [""] * len(index.slides)
 

@@ -163,6 +163,8 @@ def check_index(
     if unknown:
         raise SearchError(f"there is no strategy {unknown[0]!r}", "index check", f"Known: {', '.join(STRATEGIES)}.")
     index = Index(folder)
+    if label is not None:
+        index.slides.column(label)
     notes: list[str] = []
     with report("check", 5, "steps") as line:
         search = _search_cost(index, folder, seed, notes)

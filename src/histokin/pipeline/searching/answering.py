@@ -122,6 +122,13 @@ def answer(asked: Asked, archive: Archive, wish: Wish) -> Answered:
         SearchError: an unknown column, strategy or tile; marks that cancel the query; tiles without places for regions.
     """
     level = wish.level or ("region" if asked.kind == "picture" else asked.kind)
+    strategy_for(wish.strategy, wish.label)  # an unknown one is refused whatever answers
+    if level != "slide" and wish.strategy != DEFAULT_STRATEGY:
+        raise SearchError(
+            f"{level}s are not ranked by a strategy of slides such as {wish.strategy}",
+            "search",
+            "Leave --strategy out, or ask for slides: --level slide.",
+        )
     where = allowed(asked, archive, wish, level)
     bag = _refined(asked.bag, archive, wish)
     if level == "tile":
@@ -135,9 +142,12 @@ def allowed(asked: Asked, archive: Archive, wish: Wish, level: Level) -> Where:
     """Who may answer: what the wish keeps, without the query's own patient or slide."""
     keep, drop = _by_column(wish.keep), _by_column(wish.drop)
     slides, own = archive.searcher.slides, asked.question.slide
+    for filters in (keep, drop):
+        if "patient" in filters:
+            filters["patient"] = {archive.source.counts_as.get(name, name) for name in filters["patient"]}
     if wish.leave_out == "patient" and asked.patient:
         drop.setdefault("patient", set()).add(asked.patient)
-    if wish.leave_out == "slide" and own:
+    if wish.leave_out == "slide" and asked.picture:
         column, value = (PICTURE, asked.picture) if PICTURE in slides.columns else ("slide", own)
         drop.setdefault(column, set()).add(value)
     if wish.leave_out == "self" and own and "slide" in (asked.kind, level):

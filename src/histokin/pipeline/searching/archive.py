@@ -8,7 +8,7 @@ from histokin.embeddings import EmbeddingStore
 from histokin.errors import SearchError
 from histokin.pipeline.evaluation.labels import read_labels
 from histokin.pipeline.indexing.archive import SOURCE, ArchiveSource
-from histokin.pipeline.indexing.build import is_index
+from histokin.pipeline.indexing.build import is_index, made_from
 from histokin.pipeline.stages import open_tiling
 from histokin.pipeline.stores import find_store
 from histokin.search.exact_searcher import ExactSearcher
@@ -51,12 +51,14 @@ class Place:
         source: the store and what is known of its slides.
         work, tiling: the workspace; None for a folder of another tool's embeddings.
         index: the folder of its index, made or not.
+        is_named: whether the user named it.
     """
 
     source: ArchiveSource
     work: Workspace | None
     tiling: Tiling | None
     index: Path
+    is_named: bool = False
 
 
 def find_place(
@@ -81,9 +83,9 @@ def find_place(
         store = EmbeddingStore(find_store(work, tiling, encoder))
         name = index or file_name_of(store.encoder)
         folder = name if isinstance(name, Path) else work.index(name)
-        return Place(ArchiveSource(store, tiling, table), work, tiling, folder)
+        return Place(ArchiveSource(store, tiling, table), work, tiling, folder, index is not None)
     folder = Path(index) if index else path / "index"
-    return Place(ArchiveSource(EmbeddingStore(path), None, table), None, None, folder)
+    return Place(ArchiveSource(EmbeddingStore(path), None, table), None, None, folder, index is not None)
 
 
 def open_archive(place: Place, *, exact: bool = False) -> Archive:
@@ -96,7 +98,10 @@ def open_archive(place: Place, *, exact: bool = False) -> Archive:
     if is_index(place.index):
         version = Index(place.index).pinned()
         version.made.check(source.made, place.index)
+        _check_patients(source, version, place.index)
         return Archive(source, version, place.index, lags(source, version))
+    if place.is_named:
+        raise SearchError("there is no such index", place.index, "Build it with `histokin index build --index`.")
     if source.n_tiles > FEW_TILES and not exact:
         raise SearchError(
             f"there is no index, and {source.n_tiles} tiles are many to be read for one question",
@@ -106,9 +111,25 @@ def open_archive(place: Place, *, exact: bool = False) -> Archive:
     return Archive(source, ExactSearcher(source.made, source.entries()), None)
 
 
+def _check_patients(source: ArchiveSource, version: Version, where: Path) -> None:
+    """An index that knows other patients than the user names now would leave out the wrong slides.
+
+    Raises:
+        SearchError: names the first slide.
+    """
+    known = source.known
+    for slide, patient in zip(version.slides.slide.tolist(), version.slides.patient.tolist(), strict=True):
+        if slide in known and known[slide].patient != patient:
+            raise SearchError(
+                f"slide {slide} is of patient {known[slide].patient} now, in the index of {patient}",
+                where,
+                "Run `histokin index build` with the same --labels: else the wrong slides are left out.",
+            )
+
+
 def lags(source: ArchiveSource, version: Version) -> tuple[str, ...]:
     """Whether the index holds what the store holds."""
-    held = dict(zip(version.slides.slide.tolist(), version.slides.column(SOURCE).tolist(), strict=True))
+    held = dict(zip(version.slides.slide.tolist(), made_from(version), strict=True))
     known = {slide: what.columns[SOURCE] for slide, what in source.known.items()}
     n_new = sum(slide not in held for slide in known)
     n_changed = sum(held.get(slide, source_) != source_ for slide, source_ in known.items())

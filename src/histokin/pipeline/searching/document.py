@@ -254,7 +254,7 @@ class _Writer:
             return None
         best = max((one.score for one in self.answered.found), default=None)
         if best is None:
-            return NoveltyTest(calibration.alpha, len(calibration.pooled))
+            return None  # nothing answered, of which nothing can be said
         verdict = calibration.judge(best)
         return NoveltyTest(
             calibration.alpha, verdict.n_patients, best, verdict.threshold, verdict.p_value, verdict.basis
@@ -278,6 +278,12 @@ class _Writer:
             said.append(f"{out} was left out: answers may be of the same patient.")
         if not self.asked.patient and not self.asked.question.slide:
             said.append("Whose the query is was not said: where its patient is in the archive, it answers itself.")
+        if self.asked.patient and not self.asked.question.slide and self.asked.patient not in self.table.patient:
+            said.append(
+                f"The archive knows no patient {self.asked.patient.removeprefix(UNNAMED)}: nobody was left out."
+            )
+        if not self.answered.found:
+            said.append("Nothing could answer: look at what the filters leave.")
         if self.archive.version is not None and checked.is_missing:
             said.append("This index was never checked: run `histokin index check`.")
         elif checked.is_stale(self.table.patient):

@@ -20,7 +20,7 @@ from histokin.search.region import Box, condense, plan_region
 from histokin.search.slide_search import QueryBag
 from histokin.search.stored import StoredSlide
 from histokin.search.tables import SlideEntry, SlideTiles
-from histokin.slides import open_slide
+from histokin.slides import content_key, open_slide
 from histokin.tiles import Tiling
 from histokin.tiles.grid import CoverageMap
 from histokin.tissue import TissueSpec, mask_ledger, read_tissue
@@ -60,6 +60,12 @@ class Question:
     def __post_init__(self) -> None:
         if bool(self.slide) == (self.file is not None):
             raise SearchError("ask with a slide of the archive or with a file", "search", "Name one of them.")
+        if self.slide and (self.patient or self.mpp is not None or self.weights is not None):
+            raise SearchError(
+                "patient, mpp and weights are of a file; the archive knows its own slides",
+                "search",
+                "Leave them out, or ask with the file.",
+            )
         places = [value for value in (self.tile, self.at_um, self.box_um) if value is not None]
         if len(places) > 1 or (places and self.file is not None):
             raise SearchError(
@@ -246,7 +252,7 @@ def _picture(question: Question, path: Path, place: Place) -> Asked:
         name=path.name,
         bag=QueryBag(whole.vectors[chosen], weights, whole.tile[chosen], whole.coords[chosen]),
         n_tiles=len(whole),
-        patient=question.patient,
+        patient=_patient(question, place),
         box=Box(0, 0, *size),
         side=cut.side,
         file=path,
@@ -262,6 +268,7 @@ def _slide_outside(question: Question, path: Path, place: Place, report: Reporte
     store, own = embed_slide_outside(work, tiling.spec, embedder, path, mpp=question.mpp, report=report)
     found = next(iter(store.slides()))
     # As the archive would keep it, so that it asks as it would from within.
+    twin = _slide_of_content(path, question, place)
     entry = SlideEntry(path.name, question.patient, found.features, found.tile_id, found.coords)
     kept = StoredSlide.of(entry, place.source.made)
     tiles = SlideTiles(kept.vectors.astype(np.float32), kept.tile, kept.coords, kept.label)
@@ -271,11 +278,30 @@ def _slide_outside(question: Question, path: Path, place: Place, report: Reporte
         name=path.name,
         bag=QueryBag.of(tiles, place.source.mosaic),
         n_tiles=len(tiles),
-        patient=question.patient,
+        patient=place.source.known[twin].patient if twin else _patient(question, place),
+        picture=place.source.known[twin].columns[PICTURE] if twin else "",
         side=tile_side(own, own.cohort.usable[0].slide),
         file=path,
         given_mpp=question.mpp,
+        notes=(f"The archive holds this slide as {twin}, whose patient is left out.",)
+        if twin
+        else (),
     )
+
+
+def _patient(question: Question, place: Place) -> str:
+    """Whose a file is, as the archive calls them."""
+    return place.source.counts_as.get(question.patient, question.patient)
+
+
+def _slide_of_content(path: Path, question: Question, place: Place) -> str:
+    """The archive's slide of the same content as a file, "" if there is none."""
+    if place.tiling is None:
+        return ""
+    with open_slide(path, question.mpp) as slide:
+        key = content_key(path, slide.info)
+    held = (record.slide for record in place.tiling.cohort.usable if record.content_key == key)
+    return next((slide for slide in held if slide in place.source.known), "")
 
 
 def _embedded(question: Question, place: Place, cut: Cut) -> QueryBag:

@@ -121,6 +121,8 @@ def agreement(found: Agreement) -> str:
     of = wording.counted(found.n, noun) if found.is_by_patient else f"{found.n:,} patients or slides"
     if found.agreed is not None:
         return f"{found.counts[0][1]:,} of {of}: {found.agreed}"
+    if found.n == 1 and found.counts:
+        return f"{of}: {found.counts[0][0]}"
     said = [f"{label} {k:,}" for label, k in found.counts]
     said += [f"{found.n_unlabelled:,} {wording.UNLABELLED}"] if found.n_unlabelled else []
     return f"no agreement among {of}" + (f": {', '.join(said)}" if said else "")

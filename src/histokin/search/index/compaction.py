@@ -159,7 +159,9 @@ def _retrain(opened: Writer, seed: int) -> Compacted:
     fresh = replace(manifest, coarse=coarse)
     made = [_merge(opened, manifest, [segment], fresh) for segment in manifest.segments]
     segments = tuple(segment for segment in made if segment is not None)
-    opened.put(segments=segments, coarse=coarse, nprobe=dict(NPROBE))
+    # recall was measured on the old lists
+    calibration = {name: value for name, value in manifest.calibration.items() if name != "recall"}
+    opened.put(segments=segments, coarse=coarse, nprobe=dict(NPROBE), calibration=calibration)
     return Compacted(opened.manifest.number, len(made), len(segments))
 
 
