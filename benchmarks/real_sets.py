@@ -42,7 +42,7 @@ def _spot(row: dict[str, str]) -> dict[str, str]:
 
 
 def _blocks(folder: Path) -> list[dict[str, str]]:
-    """Regions of her2st for slide search: blocks of 4 x 4 labelled spots, of at least 4 and three quarters of one label.
+    """Regions of her2st for slide search: blocks of labelled spots, at least 4 and three quarters of them of one label.
 
     The sections are of one patient; each stands as a "patient" here, so that a block's own section is left out.
     """

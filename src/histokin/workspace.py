@@ -9,6 +9,7 @@ WORK/
   embeddings/SPEC/ENCODER/ID.h5
   index/NAME/                search index of one store
   evaluation/NAME/
+  mil/NAME/                  slide classifiers: splits, models, predictions
   cache/                     may be deleted at any time
   report/index.html          report/report.json
   log.jsonl
@@ -120,6 +121,10 @@ class Workspace:
     def evaluation(self, name: str) -> Path:
         """Folder of one evaluation."""
         return self.root / "evaluation" / name
+
+    def mil(self, name: str) -> Path:
+        """Folder of one run of slide classifiers, or of a comparison of them."""
+        return self.root / "mil" / name
 
     def log(self, event: str, **facts: Any) -> None:
         """Note an event with the time; `log.jsonl` is the only place where clock times and rates are kept."""

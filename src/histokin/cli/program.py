@@ -21,6 +21,7 @@ COMMANDS = {
     "index": "Keep a search index: build, check, remove, compact, info.",
     "search": "Show where a tile, region, picture or slide is found elsewhere.",
     "evaluate": "Measure retrieval under honest exclusion, beside the floors.",
+    "mil": "Classify slides: train and judge, predict, heatmap, compare.",
     "compare": "Train several encoders with one budget and judge them side by side.",
     "report": "Write the report page.",
 }

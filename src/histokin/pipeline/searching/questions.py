@@ -283,9 +283,7 @@ def _slide_outside(question: Question, path: Path, place: Place, report: Reporte
         side=tile_side(own, own.cohort.usable[0].slide),
         file=path,
         given_mpp=question.mpp,
-        notes=(f"The archive holds this slide as {twin}, whose patient is left out.",)
-        if twin
-        else (),
+        notes=(f"The archive holds this slide as {twin}, whose patient is left out.",) if twin else (),
     )
 
 
