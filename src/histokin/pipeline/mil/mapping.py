@@ -37,7 +37,7 @@ from histokin.report.mil.geojson import tile_objects
 from histokin.report.mil.painting import paint_over
 from histokin.slides import open_slide
 
-PICTURE_PX = 2048
+PICTURE_PX = 1024
 """Longer side of the PNGs."""
 _WORDS = {
     "percentile": "Attention (percentile)",
